@@ -1,0 +1,222 @@
+"""The Child SAs that are installed: ESP state, egress policy and encapsulation of each, and who sends on which.
+
+Puts `ike`'s ChildSa into `esp` and `mpls`; it must not know sockets, and decides nothing about either protocol.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from endpoint.config import Config
+from endpoint.plan import ChildPlan, PeerPlan, Serves
+from esp.engine import InboundSad
+from esp.sa import InboundSa, OutboundSa
+from esp.transforms import Transform, transform_for
+from ike import ChildSa, Path
+from ike.numbers import TransformType
+from ike.selectors import AddressSelector, Selectors
+from ike.wire.sa import Proposal
+from mpls import encapsulation, mtu
+from mpls.child_policy import AddressMatch, EgressPolicy, LabelMap, PlainMap
+from mpls.selectors import MplsVrfSelector
+
+__all__ = ["Child", "ChildTable", "esp_transform", "install"]
+
+
+@dataclass(slots=True)
+class Child:
+    """A pair of ESP SAs with one peer.
+
+    may_send    False while the child that it replaces is still the one to send on (RFC 7296 2.8)
+    path        where its packets go; it follows the peer's address
+    sequence_low  the sequence number from which on a successor is asked for
+    retires_at  closed, and kept only to receive what is still under way
+    drops       what this child's packets were dropped for, by `esp` and by `mpls`
+    """
+
+    session: int
+    plan: PeerPlan
+    kind: ChildPlan
+    sa: ChildSa
+    inbound: InboundSa
+    outbound: OutboundSa
+    policy: EgressPolicy
+    outbound_map: LabelMap | None
+    encapsulator: encapsulation.Encapsulator
+    budget: mtu.Budget
+    may_send: bool
+    path: Path
+    sequence_low: int
+    retires_at: float | None = None
+    drops: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def peer(self) -> str:
+        return self.plan.peer.name
+
+    @property
+    def inbound_selector(self) -> MplsVrfSelector | None:
+        """The map of packets that come to us; None without TS_MPLS_VRF."""
+        return _map_of(self.sa.local_ts)
+
+    @property
+    def outbound_selector(self) -> MplsVrfSelector | None:
+        """The map of packets that we send; None without TS_MPLS_VRF."""
+        return _map_of(self.sa.peer_ts)
+
+
+def install(config: Config, plan: PeerPlan, session: int, sa: ChildSa, *, may_send: bool) -> Child:
+    """Everything that one Child SA needs. EspError for a transform or key that `esp` does not know."""
+    kind = plan.child(sa.name)
+    if kind is None:
+        raise LookupError(f"peer {plan.peer.name} has no child {sa.name}")
+    transform = esp_transform(sa.proposal)
+    outbound = OutboundSa(sa.spi_out, transform, *sa.keys_out, esn=sa.esn)
+    inbound_map = _map_of(sa.local_ts)
+    wrapping = plan.peer.encapsulation
+    plain_map = None if wrapping is encapsulation.Encapsulation.NONE else PlainMap(wrapping.mask)
+    mode = encapsulation.Mode(sa.mode.value)
+    outer_local, outer_peer = sa.path.local[0], sa.path.peer[0]
+    inner_local, inner_peer = outer_local, outer_peer
+    if mode is encapsulation.Mode.TUNNEL and kind.inner is not None:
+        inner_local, inner_peer = kind.inner.local, kind.inner.peer
+    vrf, label_class = _what_it_names(plan, kind)
+    return Child(
+        session=session,
+        plan=plan,
+        kind=kind,
+        sa=sa,
+        inbound=InboundSa(sa.spi_in, transform, *sa.keys_in, esn=sa.esn),
+        outbound=outbound,
+        policy=EgressPolicy(
+            peer=plan.peer.name,
+            vrf=vrf,
+            label_class=label_class,
+            mode=mode,
+            map=inbound_map or plain_map,
+            peer_selectors=_matches(sa.peer_ts),
+            local_selectors=_matches(sa.local_ts),
+            peer_address=outer_peer,
+            local_addresses=frozenset(config.endpoint.addresses),
+            strict=vrf is not None,
+            session=session if kind.is_native else None,
+        ),
+        outbound_map=_map_of(sa.peer_ts) or plain_map,
+        encapsulator=encapsulation.Encapsulator(
+            wrapping, mode, ip_address(inner_local), ip_address(inner_peer)
+        ),
+        budget=_budget(plan, sa, transform, wrapping, mode),
+        may_send=may_send,
+        path=sa.path,
+        sequence_low=outbound.last_sequence // 4 * 3,
+    )
+
+
+def esp_transform(proposal: Proposal) -> Transform:
+    """The ESP transform of a proposal with one transform of each type. EspError for an unknown one."""
+    chosen = {transform.type: transform for transform in proposal.transforms}
+    encryption = chosen[TransformType.ENCR]
+    integrity = chosen.get(TransformType.INTEG)
+    return transform_for(encryption.id, encryption.key_bits, integrity.id if integrity else 0)
+
+
+def _what_it_names(plan: PeerPlan, kind: ChildPlan) -> tuple[str | None, int | str | None]:
+    """VRF and class that the egress check holds a label to, each None for "whatever the label says" (WIRE 7).
+
+    A native child names both. Addresses of its own name the VRF, not the class; so does a child for plain IP. A
+    security label names both, which is checked only for a peer that is known to separate them.
+    """
+    vrf, label_class = kind.serves[0]
+    if kind.is_native or plan.peer.strict_child:
+        return (vrf, label_class) if len(kind.serves) == 1 else (None, None)
+    if plan.peer.encapsulation is encapsulation.Encapsulation.NONE:
+        return vrf, label_class
+    return (vrf if kind.inner is not None else None), None
+
+
+def _map_of(selectors: Selectors) -> MplsVrfSelector | None:
+    return next((one for one in selectors if isinstance(one, MplsVrfSelector)), None)
+
+
+def _matches(selectors: Selectors) -> tuple[AddressMatch, ...]:
+    return tuple(AddressMatch.of(one) for one in selectors if isinstance(one, AddressSelector))
+
+
+def _budget(
+    plan: PeerPlan,
+    sa: ChildSa,
+    transform: Transform,
+    wrapping: encapsulation.Encapsulation,
+    mode: encapsulation.Mode,
+) -> mtu.Budget:
+    return mtu.budget(
+        plan.peer.link_mtu,
+        ipv6_underlay=ip_address(sa.path.peer[0]).version == 6,
+        udp_encapsulation=sa.udp_encapsulation,
+        iv_octets=transform.iv_octets,
+        icv_octets=transform.icv_octets,
+        block_octets=transform.block_octets,
+        encapsulation=wrapping,
+        mode=mode,
+    )
+
+
+class ChildTable:
+    """The installed children: by SPI for what comes in, by (peer, VRF, class) for what goes out."""
+
+    def __init__(self) -> None:
+        self.sad = InboundSad()
+        self._by_spi: dict[bytes, Child] = {}
+        self._senders: dict[tuple[str, Serves], list[Child]] = {}
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter(list(self._by_spi.values()))
+
+    def get(self, spi_in: bytes) -> Child | None:
+        return self._by_spi.get(spi_in)
+
+    def add(self, child: Child) -> None:
+        self.sad.add(child.inbound)
+        self._by_spi[child.sa.spi_in] = child
+        for serves in child.kind.serves:
+            self._senders.setdefault((child.peer, serves), []).append(child)
+
+    def stop_sending(self, child: Child) -> None:
+        """Nothing leaves by this child any more; what comes in on it is still taken."""
+        for serves in child.kind.serves:
+            senders = self._senders.get((child.peer, serves), [])
+            if child in senders:
+                senders.remove(child)
+
+    def remove(self, child: Child) -> None:
+        self.stop_sending(child)
+        self.sad.remove(child.sa.spi_in)
+        self._by_spi.pop(child.sa.spi_in, None)
+
+    def sender(self, peer: str, vrf: str, label_class: int | str) -> Child | None:
+        """The child to send on: of several that may, the one installed last."""
+        for child in reversed(self._senders.get((peer, (vrf, label_class)), ())):
+            if child.may_send:
+                return child
+        return None
+
+    def of_kind(self, peer: str, name: str) -> list[Child]:
+        """The children of one kind that are not closed, in the order in which they were installed."""
+        return [
+            child
+            for child in self._by_spi.values()
+            if child.peer == peer and child.kind.name == name and child.retires_at is None
+        ]
+
+    def retire(self, now: float) -> None:
+        """Remove the closed children whose grace is over."""
+        for child in self:
+            if child.retires_at is not None and child.retires_at <= now:
+                self.remove(child)
+
+    def next_deadline(self) -> float | None:
+        times = [child.retires_at for child in self._by_spi.values() if child.retires_at is not None]
+        return min(times, default=None)

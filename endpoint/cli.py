@@ -1,0 +1,148 @@
+"""The command line: `mplsec demo | run | check | status | initiate | terminate | rekey | genkey | version`.
+
+Exit codes: 0 done, 1 failed (the reason on stderr), 2 wrong usage or configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.metadata
+import json
+import logging
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from endpoint.config import ConfigError, load_config
+from endpoint.control import DEFAULT_SOCKET, ControlError, call
+from endpoint.errors import SetupError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.handler
+    try:
+        return command(options)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (ControlError, SetupError, OSError) as error:
+        print(f"mplsec: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mplsec",
+        description="IKEv2 and ESP for MPLS-in-IP and MPLS-in-GRE: VRF and label class are negotiated.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, handler: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(handler=handler)
+        return command
+
+    demo = add("demo", _demo, "two PEs in one process: negotiate, send, attack, rekey; needs no privileges")
+    demo.add_argument("--capture", type=Path, metavar="FILE", help="write what went over the wire (pcapng)")
+    demo.add_argument("--keys", type=Path, metavar="DIR", help="write Wireshark's key tables")
+    demo.add_argument("--json", action="store_true", help="print one JSON document instead of the story")
+
+    run = add("run", _run, "run this endpoint until SIGTERM or SIGINT")
+    run.add_argument("config", type=Path, metavar="CONFIG")
+    run.add_argument("--control", type=Path, metavar="SOCKET", default=DEFAULT_SOCKET)
+    run.add_argument("--keys", type=Path, metavar="DIR", help="write Wireshark's key tables (secrets!)")
+    run.add_argument("--capture", type=Path, metavar="FILE", help="write what goes over the wire (pcapng)")
+    run.add_argument("--verbose", action="store_true", help="log every IKE message")
+
+    check = add("check", _check, "check a configuration; print the crypto map and the MTU budgets")
+    check.add_argument("config", type=Path, metavar="CONFIG")
+
+    status = add("status", _status, "peers, Child SAs, labels, routes and counters of a running endpoint")
+    initiate = add("initiate", _peer_command("initiate"), "bring up a peer, or one of its children")
+    terminate = add("terminate", _peer_command("terminate"), "delete a peer's IKE SA, or one of its children")
+    rekey = add("rekey", _peer_command("rekey"), "rekey a peer's children, or one of them, or the IKE SA")
+    for command in (initiate, terminate, rekey):
+        command.add_argument("peer", metavar="PEER")
+        command.add_argument("--child", metavar="NAME", help="one child, as `mplsec status` names it")
+    rekey.add_argument("--ike", action="store_true", help="the IKE SA instead of the children")
+    for command in (status, initiate, terminate, rekey):
+        command.add_argument("--control", type=Path, metavar="SOCKET", default=DEFAULT_SOCKET)
+        command.add_argument("--json", action="store_true", help="print one JSON document")
+
+    add("genkey", _genkey, "print a new pre-shared key of 256 bits")
+    add("version", _version, "print the version")
+    return parser
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from endpoint.demo import run_demo
+
+    return run_demo(capture=options.capture, keys=options.keys, as_json=options.json)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from endpoint.run import run_endpoint
+
+    config = load_config(options.config)
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    logging.getLogger("pyroute2").setLevel(logging.WARNING)
+    return asyncio.run(
+        run_endpoint(config, control=options.control, keys=options.keys, capture=options.capture)
+    )
+
+
+def _check(options: argparse.Namespace) -> int:
+    from endpoint.check import render_check
+
+    print(render_check(load_config(options.config)))
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from endpoint.status import render_status
+
+    answer = call(options.control, "status", {})
+    print(json.dumps(answer, indent=2) if options.json else render_status(answer))
+    return 0
+
+
+def _peer_command(name: str) -> Callable[[argparse.Namespace], int]:
+    def command(options: argparse.Namespace) -> int:
+        request: dict[str, Any] = {"peer": options.peer}
+        if options.child is not None:
+            request["child"] = options.child
+        if getattr(options, "ike", False):
+            request["ike"] = True
+        answer = call(options.control, name, request)
+        print(json.dumps(answer, indent=2) if options.json else answer["text"])
+        return 0
+
+    return command
+
+
+def _genkey(_: argparse.Namespace) -> int:
+    print("0x" + secrets.token_hex(32))
+    return 0
+
+
+def _version(_: argparse.Namespace) -> int:
+    print(f"mplsec {importlib.metadata.version('mplsec')}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

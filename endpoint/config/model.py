@@ -1,0 +1,218 @@
+"""What a configuration says, as frozen values: the keys of the TOML file with their defaults filled in.
+
+Knows nothing of files and of TOML. Names are those of the file; `_s` is seconds, None is without end.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from endpoint.config.problems import Problem
+from endpoint.config.values import Prefix
+from ike.config import Mode
+from ike.wire.sa import Proposal
+from mpls.classes import LabelClass
+from mpls.crypto_map import Rule
+from mpls.encapsulation import Encapsulation
+from mpls.identifiers import ClassId, VrfId
+from mpls.vrf import Urpf
+
+ANY_ADDRESS = "any"
+DEFAULT_STATE_DIR = Path("/var/lib/mplsec")
+DEFAULT_LABEL_RANGE = (100_000, 199_999)
+DEFAULT_LIVENESS_S = 30.0
+
+
+class Selectors(Enum):
+    """How VRF and class are agreed with a peer."""
+
+    NATIVE = "native"  # TS_MPLS_VRF, or nothing
+    NATIVE_OR_PLAIN = "native-or-plain"
+    SECLABEL = "seclabel"  # RFC 9478
+    PLAIN = "plain"  # address selectors only
+
+
+class Udp(Enum):
+    """Whether ESP goes inside UDP (RFC 3948)."""
+
+    AUTO = "auto"  # when a NAT is found
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class Start(Enum):
+    """What makes us create children."""
+
+    TRAFFIC = "traffic"
+    BOOT = "boot"
+    NONE = "none"
+
+
+class AttachmentKind(Enum):
+    """The customer side of a VRF."""
+
+    TUN = "tun"
+    MEMORY = "memory"
+    MPLS = "mpls"
+    MPLS_IN_IP = "mpls-in-ip"
+    MPLS_IN_GRE = "mpls-in-gre"
+
+
+@dataclass(frozen=True, slots=True)
+class FrontDoor:
+    """Where the underlay is: one of a namespace, a device, a mark."""
+
+    netns: str | None = None
+    device: str | None = None
+    mark: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointConfig:
+    """`[endpoint]`. `ike_port` 0: only `nat_port` is opened. `label_range`: what bindings are taken from."""
+
+    identity: str
+    addresses: tuple[str, ...]
+    front_door: FrontDoor | None = None
+    state_dir: Path = DEFAULT_STATE_DIR
+    ike_port: int = 500
+    nat_port: int = 4500
+    label_range: tuple[int, int] = DEFAULT_LABEL_RANGE
+
+
+@dataclass(frozen=True, slots=True)
+class AttachConfig:
+    """One attachment. `name`: the interface or the virtual host; `mtu` None: from the budget of the peers."""
+
+    kind: AttachmentKind
+    name: str
+    netns: str | None = None
+    address: tuple[str, ...] = ()
+    mtu: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VrfConfig:
+    """`[[vrf]]`. `classes` in the order in which they are tried; without any it is the single class 0."""
+
+    name: str
+    id: VrfId
+    id_text: str
+    classes: tuple[ClassId, ...] = (0,)
+    urpf: Urpf = Urpf.STRICT
+    attach: tuple[AttachConfig, ...] = ()
+    announce: tuple[Prefix, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StaticLabels:
+    """Labels of one class toward a plain peer: `local` we accept, `peer` we send, `routes` lie behind it."""
+
+    class_id: ClassId
+    local: int
+    peer: int
+    routes: tuple[Prefix, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AddressPair:
+    """The underlay addresses of one VRF toward a plain peer."""
+
+    local: str
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerVrfConfig:
+    """`[[peer.vrf]]`: what the identity may use. `name` is ours, `peer_id` what the peer calls it."""
+
+    name: str
+    peer_id: VrfId
+    peer_id_text: str
+    classes: tuple[ClassId, ...]
+    accept: tuple[Prefix, ...] = ()
+    labels: tuple[StaticLabels, ...] = ()
+    addresses: AddressPair | None = None
+
+    def labels_of(self, class_id: ClassId) -> StaticLabels | None:
+        return next((labels for labels in self.labels if labels.class_id == class_id), None)
+
+
+@dataclass(frozen=True, slots=True)
+class PskAuthConfig:
+    """The shared secret, read from its file."""
+
+    psk: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LifetimeConfig:
+    child_rekey_s: float | None = 3600.0
+    child_hard_s: float | None = 3960.0
+    ike_rekey_s: float | None = 14400.0
+    ike_hard_s: float | None = 15840.0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConfig:
+    """`[[peer]]`. `addresses` is ("any",) for one that we only answer; `port` is where IKE starts."""
+
+    name: str
+    identity: str
+    addresses: tuple[str, ...]
+    auth: PskAuthConfig
+    ike: tuple[Proposal, ...]
+    esp: tuple[Proposal, ...]
+    ike_text: tuple[str, ...]
+    esp_text: tuple[str, ...]
+    vrfs: tuple[PeerVrfConfig, ...] = ()
+    port: int = 500
+    selectors: Selectors = Selectors.NATIVE
+    mode: Mode = Mode.TRANSPORT
+    encapsulation: Encapsulation = Encapsulation.MPLS_IN_IP
+    udp: Udp = Udp.AUTO
+    start: Start = Start.TRAFFIC
+    strict_child: bool = False  # the label must belong to the very SA that carried it, also with a plain peer
+    seclabel_in_auth: bool = False  # names may be sent in IKE_AUTH to a peer that is not childless
+    link_mtu: int = 1500
+    lifetime: LifetimeConfig = LifetimeConfig()
+    liveness_s: float | None = DEFAULT_LIVENESS_S
+
+    @property
+    def is_any(self) -> bool:
+        """Whether the peer's address is unknown until it calls."""
+        return self.addresses == (ANY_ADDRESS,)
+
+    def vrf(self, name: str) -> PeerVrfConfig | None:
+        return next((vrf for vrf in self.vrfs if vrf.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole configuration, consistent in itself.
+
+    `crypto_map` holds the rules of `[[crypto_map]]`; they come before those that VRFs and classes give.
+    `warnings` are what is allowed but probably not meant.
+    """
+
+    file: str
+    endpoint: EndpointConfig
+    vrfs: tuple[VrfConfig, ...]
+    classes: tuple[LabelClass, ...]
+    peers: tuple[PeerConfig, ...]
+    crypto_map: tuple[Rule, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+
+    def vrf(self, name: str) -> VrfConfig | None:
+        return next((vrf for vrf in self.vrfs if vrf.name == name), None)
+
+    def peer(self, name: str) -> PeerConfig | None:
+        return next((peer for peer in self.peers if peer.name == name), None)
+
+    def label_class(self, class_id: ClassId) -> LabelClass:
+        """The class's `[[class]]`; one without a table matches everything."""
+        return next((one for one in self.classes if one.id == class_id), LabelClass(class_id))
+
+    def starts_on_nat_port(self, peer: PeerConfig) -> bool:
+        """Whether IKE with this peer begins on the port that also carries ESP (RFC 7296 2.23 allows it)."""
+        return peer.port == self.endpoint.nat_port

@@ -1,0 +1,237 @@
+"""`[[peer]]` and what belongs to it, from TOML tables to values, each by itself.
+
+Knows nothing of files: secrets come from a source handed in. Placeholders stand in for what was reported.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+
+from endpoint.config.model import (
+    DEFAULT_LIVENESS_S,
+    AddressPair,
+    LifetimeConfig,
+    PeerConfig,
+    PeerVrfConfig,
+    PskAuthConfig,
+    Selectors,
+    Start,
+    StaticLabels,
+    Udp,
+    VrfConfig,
+)
+from endpoint.config.problems import BadValue, did_you_mean, quoted
+from endpoint.config.read import NOT_YET, addresses_of, class_id_of, identity_of, name_of, required, vrf_id_of
+from endpoint.config.secret import SecretSource, parse_secret
+from endpoint.config.table import Table
+from endpoint.config.values import (
+    LOWEST_LABEL,
+    parse_address,
+    parse_duration,
+    parse_label,
+    parse_prefix,
+    text_of,
+)
+from ike.config import Mode
+from ike.proposals import parse_esp_proposal, parse_ike_proposal
+from ike.wire.sa import Proposal
+from mpls.encapsulation import Encapsulation
+from mpls.identifiers import ClassId, VrfId
+
+DEFAULT_IKE = "aes256gcm16-prfsha384-x25519"
+DEFAULT_ESP = "aes256gcm16"
+
+
+def read_peer(table: Table, vrfs: Mapping[str, VrfConfig], secrets: SecretSource) -> PeerConfig:
+    selectors = table.choice("selectors", Selectors, Selectors.NATIVE)
+    ike, ike_text = _proposals(table, "ike", parse_ike_proposal, DEFAULT_IKE)
+    esp, esp_text = _proposals(table, "esp", parse_esp_proposal, DEFAULT_ESP)
+    peer = PeerConfig(
+        name=name_of(table),
+        identity=identity_of(table),
+        addresses=addresses_of(table, allow_any=True),
+        auth=_read_auth(table, secrets),
+        ike=ike,
+        esp=esp,
+        ike_text=ike_text,
+        esp_text=esp_text,
+        vrfs=tuple(_read_peer_vrf(one, vrfs, selectors) for one in table.tables("vrf", "[[peer.vrf]]")),
+        port=table.integer("port", 500, 1, 65535),
+        selectors=selectors,
+        mode=table.choice("mode", Mode, Mode.TRANSPORT),
+        encapsulation=table.value("encapsulation", _encapsulation, Encapsulation.MPLS_IN_IP),
+        udp=table.choice("udp", Udp, Udp.AUTO),
+        start=table.choice("start", Start, Start.TRAFFIC),
+        strict_child=table.boolean("strict_child", False),
+        seclabel_in_auth=table.boolean("seclabel_in_auth", False),
+        link_mtu=table.integer("link_mtu", 1500, 576, 65535),
+        lifetime=_read_lifetime(table),
+        liveness_s=table.value("liveness", parse_duration, DEFAULT_LIVENESS_S),
+    )
+    table.close()
+    return peer
+
+
+def _read_peer_vrf(table: Table, vrfs: Mapping[str, VrfConfig], selectors: Selectors) -> PeerVrfConfig:
+    """What is not given comes from the VRF: its own id, all its classes."""
+    name = name_of(table)
+    named = f"name:{name or '-'}"
+    ours = vrfs.get(name) or VrfConfig(name, VrfId.parse_text(named), named)
+    if name and name not in vrfs:
+        table.error(
+            "name", f"there is no VRF {quoted(name)}", did_you_mean(name, vrfs) or "add it as [[vrf]]"
+        )
+    classes = table.some("classes", class_id_of) or ours.classes
+    for class_id in classes:
+        if name in vrfs and class_id not in ours.classes:
+            message = f"VRF {quoted(name)} has no class {quoted(str(class_id))}"
+            table.error("classes", message, did_you_mean(str(class_id), map(str, ours.classes)))
+    labels = _read_labels(table, classes)
+    if labels and selectors is Selectors.NATIVE:
+        message = 'is not used: with selectors = "native" labels are negotiated'
+        table.report.warn(table.at("labels"), message, "leave it away, or set selectors to what the peer can")
+        labels = ()
+    peer_id, peer_id_text = vrf_id_of(table, "peer_id", ours.id_text)
+    vrf = PeerVrfConfig(
+        name=name,
+        peer_id=peer_id,
+        peer_id_text=peer_id_text,
+        classes=classes,
+        accept=table.unique("accept", parse_prefix) or (),
+        labels=labels,
+        addresses=_read_address_pair(table),
+    )
+    table.close()
+    return vrf
+
+
+def _read_auth(peer: Table, secrets: SecretSource) -> PskAuthConfig:
+    table = peer.table("auth")
+    nothing = PskAuthConfig(b"")
+    example = 'auth = { psk_file = "peer.psk" }'
+    if table is None:
+        if "auth" not in peer:
+            peer.error("auth", "is missing", f"add {example}")
+        return nothing
+    name = table.text("psk_file", "")
+    inline = table.value("psk", lambda value: value, None)
+    certificate_keys = [
+        key for key in ("certificate", "key_file", "ca") if table.value(key, lambda _: True, False)
+    ]
+    table.close()
+    for key in certificate_keys:
+        table.error(key, f"authentication by certificate {NOT_YET}", f"use {example}")
+    if inline is not None:
+        table.error("psk", "a secret does not belong into a configuration", f"put it into a file: {example}")
+    if not name:
+        if "psk_file" not in table and not certificate_keys and inline is None:
+            table.error("psk_file", "is missing", f"write {example}")
+        return nothing
+    try:
+        psk, is_weak = parse_secret(secrets(name))
+    except ValueError as error:
+        table.report.refuse(table.at("psk_file"), error)
+        return nothing
+    if is_weak:
+        message = (
+            "the secret is short: whoever records one handshake as the peer's impostor can guess it offline"
+        )
+        table.report.warn(table.at("psk_file"), message, "write a new one with mplsec genkey")
+    return PskAuthConfig(psk)
+
+
+def _read_lifetime(peer: Table) -> LifetimeConfig:
+    """A hard lifetime that is not given lies a tenth above the rekey time."""
+    default = LifetimeConfig()
+    table = peer.table("lifetime")
+    if table is None:
+        return default
+
+    def pair(kind: str, rekey_default: float | None) -> tuple[float | None, float | None]:
+        rekey = table.value(f"{kind}_rekey", parse_duration, rekey_default)
+        hard = table.value(f"{kind}_hard", parse_duration, None if rekey is None else rekey * 1.1)
+        if rekey is not None and hard is not None and hard <= rekey:
+            remedy = f"make it longer than {kind}_rekey, {rekey:g} s"
+            table.error(f"{kind}_hard", f"{hard:g} s end before the rekey begins", remedy)
+        return rekey, hard
+
+    child_rekey_s, child_hard_s = pair("child", default.child_rekey_s)
+    ike_rekey_s, ike_hard_s = pair("ike", default.ike_rekey_s)
+    table.close()
+    return LifetimeConfig(child_rekey_s, child_hard_s, ike_rekey_s, ike_hard_s)
+
+
+def _read_labels(peer_vrf: Table, classes: tuple[ClassId, ...]) -> tuple[StaticLabels, ...]:
+    """`{ local, peer, routes }` for the first class, or `{ gold = { … }, standard = { … } }`."""
+    table = peer_vrf.table("labels")
+    if table is None:
+        return ()
+    if not table.holds_only_tables():
+        return (_read_static(table, classes[0]),)
+    found: list[StaticLabels] = []
+    for key in table.keys():  # noqa: SIM118 - a Table is no mapping
+        inner = table.table(key)
+        class_id = table.checked(key, class_id_of)
+        if class_id is not None and class_id not in classes:
+            remedy = did_you_mean(key, map(str, classes))
+            table.error(key, f"class {quoted(key)} is not one of classes", remedy)
+        elif class_id is not None and inner is not None:
+            found.append(_read_static(inner, class_id))
+    return tuple(found)
+
+
+def _read_static(table: Table, class_id: ClassId) -> StaticLabels:
+    labels = StaticLabels(
+        class_id=class_id,
+        local=required(table, "local", parse_label, 0, example=str(LOWEST_LABEL + 85)),
+        peer=required(table, "peer", parse_label, 0, example=str(LOWEST_LABEL + 86)),
+        routes=table.unique("routes", parse_prefix) or (),
+    )
+    table.close()
+    return labels
+
+
+def _read_address_pair(peer_vrf: Table) -> AddressPair | None:
+    table = peer_vrf.table("addresses")
+    if table is None:
+        return None
+    local = required(table, "local", parse_address, None, example='"192.0.2.1"')
+    peer = required(table, "peer", parse_address, None, example='"192.0.2.2"')
+    table.close()
+    if local is None or peer is None:
+        return None
+    if local.version != peer.version:
+        table.error("peer", "is of another IP version than local", "use two IPv4 or two IPv6 addresses")
+    return AddressPair(str(local), str(peer))
+
+
+def _proposals(
+    table: Table, key: str, parse: Callable[[str], Proposal], default: str
+) -> tuple[tuple[Proposal, ...], tuple[str, ...]]:
+    def parse_item(value: object) -> tuple[Proposal, str]:
+        text = text_of(value, "a proposal")
+        try:
+            return parse(text), text
+        except ValueError as error:
+            message, _, hint = str(error).partition("; ")
+            remedy = _proposal_remedy(text, hint) or f"write it like {quoted(default)}"
+            raise BadValue(message, remedy) from None
+
+    chosen = table.some(key, parse_item) or ((parse(default), default),)
+    return tuple(proposal for proposal, _ in chosen), tuple(text for _, text in chosen)
+
+
+def _proposal_remedy(text: str, hint: str) -> str:
+    """What to write instead; where the hint lists the known words, the nearest to the unknown one."""
+    if "known" not in hint:
+        return hint
+    known = re.findall(r"[a-z0-9_]+", hint)
+    unknown = [word for word in text.lower().split("-") if word not in known]
+    return next((remedy for word in unknown if "?" in (remedy := did_you_mean(word, known))), hint)
+
+
+def _encapsulation(value: object) -> Encapsulation:
+    text = text_of(value, "an encapsulation")
+    try:
+        return Encapsulation.parse(text)
+    except ValueError:
+        raise BadValue(f"unknown value {quoted(text)}", did_you_mean(text, map(str, Encapsulation))) from None

@@ -1,0 +1,329 @@
+"""The data plane: customer packets into ESP and back, a batch at a time. `mpls` and `esp` decide, this moves.
+
+It must not know IKE messages or sockets; the underlay and the attachments are callables.
+
+    outbound  attachment -> mpls.forwarding: VRF, class, peer, label -> child -> map and MTU -> encapsulate -> protect
+              -> one send for each run of packets of one child;   no child or no label yet: wait, ask for it
+    inbound   ESP packet -> SPI, replay, ICV -> mpls.forwarding: the egress check -> attachment of the VRF
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from endpoint.children import Child, ChildTable
+from endpoint.plan import Serves
+from esp.engine import Received, protect
+from esp.errors import DropReason as EspDropReason
+from esp.errors import SequenceExhausted
+from ike import Path
+from mpls.drops import DropReason
+from mpls.encapsulation import is_cleartext_mpls
+from mpls.forwarding import Bypassed, Delivery, Drop, Labelled, Outbound, check_inbound, check_outbound
+from mpls.label_space import LabelSpace
+
+__all__ = ["DataPlane", "Owner", "Underlay"]
+
+_log = logging.getLogger("mplsec.dataplane")
+
+WAITING_PACKETS = 64
+"""For one (peer, VRF, class); the oldest go first."""
+WAITING_S = 10.0
+WAITING_QUEUES = 1024
+AUDITS_PER_S = 1.0
+REPLIES_PER_S = 100.0
+"""ICMP errors into one VRF, and as many at once (RFC 4443 2.4 (f))."""
+
+
+class Underlay(Protocol):
+    """Where ESP leaves."""
+
+    def send_esp(self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int) -> None:
+        """Send ESP packets along `path`, in UDP or as protocol 50; `tos` is DSCP and ECN of the outer header."""
+
+
+class Owner(Protocol):
+    """Whom the data plane asks and tells."""
+
+    def ask(self, peer: str, serves: Serves) -> bool:
+        """A packet waits for a child or a label; False: nothing will come of it."""
+
+    def on_inbound(self, child: Child, now: float) -> None:
+        """Authentic traffic came in on this child."""
+
+    def on_sequence_low(self, child: Child, now: float) -> None:
+        """Most of the child's sequence numbers are used."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    attachment: str
+    packet: bytes
+    until: float
+    reason: DropReason
+
+
+class _ReplyLimit:
+    """A token bucket for each VRF."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    def take(self, vrf: str, now: float) -> bool:
+        tokens, at = self._buckets.get(vrf, (REPLIES_PER_S, now))
+        tokens = min(REPLIES_PER_S, tokens + (now - at) * REPLIES_PER_S)
+        self._buckets[vrf] = (max(0.0, tokens - 1), now)
+        return tokens >= 1
+
+
+class DataPlane:
+    """All walks of one node. `drops` counts every dropped packet by reason, those of all children included.
+
+    `observe` is called with each authentic inbound packet and what became of it, for researchers and the demo.
+    """
+
+    def __init__(
+        self,
+        outbound: Outbound,
+        labels: LabelSpace,
+        children: ChildTable,
+        underlay: Underlay,
+        owner: Owner,
+        deliver: Callable[[str, bytes], None],
+    ) -> None:
+        self.drops: Counter[str] = Counter()
+        self.delivered = 0
+        self.observe: Callable[[Child, Received, Delivery | Drop], None] | None = None
+        self._outbound, self._labels, self._children = outbound, labels, children
+        self._underlay, self._owner, self._deliver = underlay, owner, deliver
+        self._vrf_of = {one.name: vrf for vrf in outbound.vrfs.values() for one in vrf.attachments}
+        self._waiting: dict[tuple[str, Serves], deque[_Waiting]] = {}
+        self._audit_at = float("-inf")
+        self._replies = _ReplyLimit()
+
+    # --- outbound
+
+    def receive_packets(self, attachment: str, packets: Iterable[bytes], now: float) -> None:
+        """IP packets from a customer."""
+        runs = _Runs(self._underlay)
+        for packet in packets:
+            self._send(self._outbound.forward(attachment, packet), attachment, packet, runs, now)
+        runs.flush()
+
+    def flush_waiting(self, peer: str, serves: Serves, now: float) -> None:
+        """A child or a label came: send what waits for it."""
+        waiting = self._waiting.pop((peer, serves), None)
+        if waiting is None:
+            return
+        runs = _Runs(self._underlay)
+        for one in waiting:
+            self._send(
+                self._outbound.forward(one.attachment, one.packet), one.attachment, one.packet, runs, now
+            )
+        runs.flush()
+
+    def drop_waiting(self, peer: str, reason: DropReason) -> None:
+        """Nothing will come: drop what waits for this peer."""
+        for key in [key for key in self._waiting if key[0] == peer]:
+            self.drops[reason] += len(self._waiting.pop(key))
+
+    def expire(self, now: float) -> None:
+        for key, waiting in list(self._waiting.items()):
+            while waiting and waiting[0].until <= now:
+                self.drops[waiting.popleft().reason] += 1
+            if not waiting:
+                del self._waiting[key]
+
+    def next_deadline(self) -> float | None:
+        return min((waiting[0].until for waiting in self._waiting.values() if waiting), default=None)
+
+    def _send(
+        self,
+        outcome: Labelled | Bypassed | Drop,
+        attachment: str | None,
+        packet: bytes,
+        runs: _Runs,
+        now: float,
+    ) -> None:
+        match outcome:
+            case Labelled():
+                child = self._children.sender(outcome.peer, outcome.vrf, outcome.label_class)
+                if child is None:
+                    key = (outcome.peer, (outcome.vrf, outcome.label_class))
+                    self._wait(key, attachment, packet, DropReason.NO_CHILD, now)
+                else:
+                    self._protect(outcome, child, attachment, runs, now)
+            case Bypassed():
+                self._deliver_locally(outcome)
+            case Drop(reason=DropReason.NO_LABEL, peer=str(peer), vrf=str(vrf), label_class=label_class) if (
+                label_class is not None
+            ):
+                self._wait((peer, (vrf, label_class)), attachment, packet, DropReason.NO_LABEL, now)
+            case Drop():
+                self._drop_outbound(outcome, attachment, now)
+
+    def _protect(
+        self, labelled: Labelled, child: Child, attachment: str | None, runs: _Runs, now: float
+    ) -> None:
+        wrapper = child.encapsulator
+        outside = check_outbound(child.outbound_map, labelled, wrapper.encapsulation)
+        if outside is not None:
+            self._count(outside, child)
+            return
+        too_big = self._outbound.check_size(labelled, child.budget.tunnel_mtu)
+        if too_big is not None:
+            child.drops[too_big.reason] += 1
+            self._drop_outbound(too_big, attachment, now)
+            return
+        next_header, payload = wrapper.encapsulate(labelled.stack, labelled.body, labelled.dscp)
+        try:
+            runs.add(child, labelled.dscp << 2, protect(child.outbound, payload, next_header))
+        except SequenceExhausted:
+            self.drops["sequence_exhausted"] += 1
+            child.drops["sequence_exhausted"] += 1
+        if child.outbound.sequence >= child.sequence_low:
+            child.sequence_low = child.outbound.last_sequence + 1
+            self._owner.on_sequence_low(child, now)
+
+    def _wait(
+        self,
+        key: tuple[str, Serves],
+        attachment: str | None,
+        packet: bytes,
+        reason: DropReason,
+        now: float,
+    ) -> None:
+        if attachment is None:
+            self.drops[reason] += 1
+            return
+        if not self._owner.ask(*key):
+            self.drops[DropReason.CLASS_DOWN if reason is DropReason.NO_CHILD else reason] += 1
+            return
+        waiting = self._waiting.get(key)
+        if waiting is None:
+            if len(self._waiting) >= WAITING_QUEUES:
+                self.drops[DropReason.QUEUE_FULL] += 1
+                return
+            waiting = self._waiting[key] = deque()
+        if len(waiting) >= WAITING_PACKETS:
+            waiting.popleft()
+            self.drops[DropReason.QUEUE_FULL] += 1
+        waiting.append(_Waiting(attachment, packet, now + WAITING_S, reason))
+
+    def _drop_outbound(self, drop: Drop, attachment: str | None, now: float) -> None:
+        self.drops[drop.reason] += 1
+        if drop.reply is not None and attachment is not None and self._replies.take(drop.vrf or "", now):
+            self._deliver(attachment, drop.reply)
+
+    def _deliver_locally(self, bypassed: Bypassed) -> None:
+        """A rule lets the packet pass without ESP: it stays in its VRF, nothing of it reaches the underlay."""
+        vrf = self._vrf_of.get(bypassed.attachment or "")
+        target = vrf.attachment_for(_destination(bypassed.packet)) if vrf is not None else None
+        if target is None or target == bypassed.attachment:
+            self.drops[DropReason.NO_ROUTE] += 1
+        else:
+            self._deliver(target, bypassed.packet)
+
+    # --- inbound
+
+    def receive_esp(self, packets: Iterable[tuple[bytes, str, str]], now: float) -> None:
+        """ESP packets with their outer source and destination addresses."""
+        runs = _Runs(self._underlay)
+        heard: dict[bytes, Child] = {}
+        for packet, source, destination in packets:
+            received = self._children.sad.receive(packet)
+            if isinstance(received, EspDropReason):
+                self._count(received, self._children.get(packet[:4]))
+                continue
+            child = self._children.get(received.sa.spi)
+            if child is None:
+                self.drops[EspDropReason.UNKNOWN_SPI] += 1
+                continue
+            if child.sa.spi_in not in heard:
+                heard[child.sa.spi_in] = child
+                self._owner.on_inbound(child, now)
+            opened = received.opened
+            outcome = check_inbound(
+                child.policy,
+                self._labels,
+                opened.next_header,
+                opened.payload,
+                source,
+                destination,
+                self._outbound.vrfs,
+            )
+            if self.observe is not None:
+                self.observe(child, received, outcome)
+            if isinstance(outcome, Delivery):
+                self._deliver_to(outcome)
+            else:
+                self._drop_inbound(outcome, child, source, destination, runs, now)
+        runs.flush()
+
+    def receive_cleartext(self, protocol: int, payload: bytes) -> None:
+        """An IP packet of the underlay that did not come out of ESP (RFC 4023 8.1): MPLS in it is dropped."""
+        if is_cleartext_mpls(protocol, payload):
+            self.drops[DropReason.CLEARTEXT_MPLS] += 1
+
+    def _deliver_to(self, delivery: Delivery) -> None:
+        vrf = self._outbound.vrfs.get(delivery.vrf)
+        attachment = vrf.attachment_for(_destination(delivery.packet)) if vrf is not None else None
+        if attachment is None:
+            self.drops[DropReason.NO_ROUTE] += 1
+            return
+        self.delivered += 1
+        self._deliver(attachment, delivery.packet)
+
+    def _drop_inbound(
+        self, drop: Drop, child: Child, source: str, destination: str, runs: _Runs, now: float
+    ) -> None:
+        self._count(drop.reason, child)
+        if drop.reason is DropReason.LABEL_FOREIGN and now - self._audit_at >= 1 / AUDITS_PER_S:
+            self._audit_at = now
+            _log.warning(
+                "label_foreign on SPI %s of child %s, peer %s (%s to %s): %s",
+                child.sa.spi_in.hex(),
+                child.kind.name,
+                child.peer,
+                source,
+                destination,
+                drop.detail,
+            )
+        if drop.reply is not None and drop.vrf is not None and self._replies.take(drop.vrf, now):
+            self._send(self._outbound.originate(drop.vrf, drop.reply), None, drop.reply, runs, now)
+
+    def _count(self, reason: str, child: Child | None) -> None:
+        self.drops[reason] += 1
+        if child is not None:
+            child.drops[reason] += 1
+
+
+class _Runs:
+    """ESP packets on their way out: those in a row of one child and one TOS octet leave together, in order."""
+
+    def __init__(self, underlay: Underlay) -> None:
+        self._underlay = underlay
+        self._child: Child | None = None
+        self._tos = 0
+        self._packets: list[bytes] = []
+
+    def add(self, child: Child, tos: int, packet: bytes) -> None:
+        if child is not self._child or tos != self._tos:
+            self.flush()
+            self._child, self._tos = child, tos
+        self._packets.append(packet)
+
+    def flush(self) -> None:
+        if self._child is not None and self._packets:
+            sa = self._child.sa
+            self._underlay.send_esp(self._child.path, self._packets, udp=sa.udp_encapsulation, tos=self._tos)
+            self._packets = []
+
+
+def _destination(packet: bytes) -> bytes:
+    """The packed destination address of an IP packet that `mpls` has checked."""
+    return packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]

@@ -1,0 +1,550 @@
+"""One endpoint without its sockets: IKE, Child SAs, labels and data plane put together; time and octets come in.
+
+It must not know sockets, files or clocks. Every event of `ike` is handled before its datagrams leave, so an inbound
+SA is installed before the answer that lets the peer use it (RFC 7296 2.8).
+
+    receive_ike -> IkeEngine -> events -> install, bind, flush what waits -> datagrams to the underlay
+    receive_packets, receive_esp -> DataPlane
+    handle_timer -> engine, back-off and start, labels, waiting packets, retired children
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from typing import Protocol
+
+from endpoint.children import Child, ChildTable, install
+from endpoint.config import Config, Selectors, Start
+from endpoint.dataplane import DataPlane, Underlay
+from endpoint.labels import LabelExchange
+from endpoint.log import describe
+from endpoint.plan import PeerPlan, Serves, plan_peers, selector_registry
+from endpoint.starter import Create, Initiate, Starter
+from endpoint.state import EndpointState
+from endpoint.tables import StaticRoute, build_tables, static_routes
+from esp.errors import EspError
+from ike import (
+    ChildSaClosed,
+    ChildSaEstablished,
+    ChildSaFailed,
+    CloseReason,
+    Datagram,
+    Deadline,
+    Event,
+    FailureReason,
+    IkeEngine,
+    IkeKeyLogEntry,
+    IkeSaClosed,
+    IkeSaEstablished,
+    IkeSaFailed,
+    IkeSaRekeyed,
+    LocalError,
+    NotifyAnswered,
+    Path,
+    PeerAddressChanged,
+    TraceRecord,
+)
+from ike.entropy import Entropy
+from ike.wire.payloads import NotifyPayload
+from mpls.binding_table import RouteAdded, RouteChange
+from mpls.bindings import Prefix
+from mpls.capability import LABEL_BINDING, LABEL_STATUS, Capability, CapabilityError
+from mpls.drops import DropReason
+
+__all__ = ["Node", "NodeUnderlay", "Observers"]
+
+_log = logging.getLogger("mplsec.node")
+
+RETIRE_S = 2.0
+"""How long a rekeyed child still receives what was under way when it was closed."""
+
+
+class NodeUnderlay(Underlay, Protocol):
+    """Where IKE and ESP leave."""
+
+    def send_ike(self, datagram: Datagram) -> None:
+        """Send an IKE message; on a port that also carries ESP the non-ESP marker is the socket's care."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observers:
+    """Who else wants to know. None of them may change anything."""
+
+    event: Callable[[Event], None] | None = None
+    trace: Callable[[TraceRecord], None] | None = None
+    ike_keys: Callable[[IkeKeyLogEntry], None] | None = None
+    child: Callable[[Child], None] | None = None
+    route: Callable[[str, Prefix, bool], None] | None = None
+    """(VRF, prefix, whether it is there): what peers serve, for the attachments' routing tables."""
+
+
+class Node:
+    """One endpoint. `epoch` is the label epoch: the start time in seconds will do (WIRE 5.1)."""
+
+    def __init__(
+        self,
+        config: Config,
+        underlay: NodeUnderlay,
+        deliver: Callable[[str, bytes], None],
+        *,
+        entropy: Entropy,
+        epoch: int,
+        state: EndpointState | None = None,
+        observers: Observers = Observers(),
+    ) -> None:
+        self.config = config
+        self.plans = {plan.peer.name: plan for plan in plan_peers(config)}
+        self._state = state or EndpointState(None)
+        connections = [self._state.tighten(plan).connection for plan in self.plans.values()]
+        self.engine = IkeEngine(
+            connections,
+            entropy=entropy,
+            registry=selector_registry(),
+            informational=self._on_informational,
+            key_log=observers.ike_keys,
+            trace=observers.trace,
+        )
+        self.starter = Starter(self.plans.values())
+        self.children = ChildTable()
+        self.labels: dict[int, LabelExchange] = {}
+        self.watchers: list[Callable[[str, str], None]] = []
+        """Called with (peer, one line) for every IKE SA or child that could not be had."""
+        self._observers = observers
+        self._underlay = underlay
+        self._epoch = epoch
+        self._sessions: dict[int, str] = {}
+        self._now = 0.0
+        tables = build_tables(config)
+        self.space, self.table, self.outbound = tables.space, tables.table, tables.outbound
+        self._route_users: dict[tuple[str, Prefix], set[tuple[str, object]]] = {}
+        self.dataplane = DataPlane(self.outbound, self.space, self.children, underlay, self, deliver)
+        for plan in self.plans.values():
+            for vrf, prefix in _routes_from_the_start(plan):
+                self._use_route(vrf, prefix, (plan.peer.name, "start"), is_there=True)
+
+    # --- what comes in
+
+    def start(self, now: float) -> None:
+        """Begin what `start = "boot"` asks for, and what was up when we were last heard of."""
+        for peer, children in self._state.up.items():
+            plan = self.plans.get(peer)
+            if plan is not None and plan.peer.start is not Start.NONE:
+                for name in children:
+                    if plan.child(name) is not None:
+                        self.starter.want(peer, name)
+        self._finish(now)
+
+    def receive_ike(self, data: bytes, path: Path, now: float) -> None:
+        """One IKE message, without non-ESP marker."""
+        self.engine.receive_datagram(data, path, now)
+        self._finish(now)
+
+    def receive_esp(self, packets: Iterable[tuple[bytes, str, str]], now: float) -> None:
+        """ESP packets with their outer source and destination addresses."""
+        self._now = now
+        self.dataplane.receive_esp(packets, now)
+
+    def receive_cleartext(self, protocol: int, payload: bytes) -> None:
+        """What arrived on the underlay outside ESP."""
+        self.dataplane.receive_cleartext(protocol, payload)
+
+    def receive_packets(self, attachment: str, packets: Iterable[bytes], now: float) -> None:
+        """IP packets from a customer."""
+        self._now = now
+        self.dataplane.receive_packets(attachment, packets, now)
+        self._finish(now)
+
+    def handle_timer(self, now: float) -> None:
+        """Whatever is due at `now`."""
+        self.engine.handle_timer(now)
+        self.dataplane.expire(now)
+        self.children.retire(now)
+        self.space.expire(now)
+        for exchange in self.labels.values():
+            exchange.expire(now)
+        self._finish(now)
+
+    def next_deadline(self) -> Deadline | None:
+        """When `handle_timer` wants to be called, and why."""
+        deadlines = [self.engine.next_deadline()]
+        for at, reason in (
+            (self.starter.next_deadline(), "start"),
+            (self.dataplane.next_deadline(), "waiting packets"),
+            (self.children.next_deadline(), "retired children"),
+            (self.space.next_deadline(), "label drain"),
+            *((exchange.next_deadline(), "bindings") for exchange in self.labels.values()),
+        ):
+            if at is not None:
+                deadlines.append(Deadline(at, reason))
+        return min((one for one in deadlines if one is not None), key=lambda one: one.at, default=None)
+
+    # --- commands
+
+    def initiate(self, peer: str, child: str | None, now: float) -> None:
+        """Bring up a peer's children, or one of them. LookupError for names that are not there."""
+        self._checked(peer, child)
+        self.starter.want(peer, child)
+        self._finish(now)
+
+    def terminate(self, peer: str, child: str | None, now: float) -> int:
+        """Delete a peer's IKE SAs, or one kind of child; how many were there."""
+        self._checked(peer, child)
+        self.starter.hold(peer, child)
+        if child is None:
+            sessions = [session for session, name in self._sessions.items() if name == peer]
+            for session in sessions:
+                self.engine.delete_ike_sa(session, now)
+            count = len(sessions)
+        else:
+            children = self.children.of_kind(peer, child)
+            for one in children:
+                self.engine.delete_child(one.session, one.sa.spi_in, now)
+            count = len(children)
+        self._finish(now)
+        return count
+
+    def shut_down(self, now: float) -> None:
+        """Delete every IKE SA and begin nothing any more."""
+        self.starter.stop()
+        for session in list(self._sessions):
+            self.engine.delete_ike_sa(session, now)
+        self._finish(now)
+
+    def rekey(self, peer: str, child: str | None, now: float, *, ike: bool = False) -> int:
+        """Rekey a peer's children, or one kind of them, or its IKE SA; how many were begun."""
+        self._checked(peer, child)
+        if ike:
+            session = self.starter.peers[peer].session
+            count = 0
+            if session is not None and self.starter.peers[peer].is_up:
+                self.engine.rekey_ike_sa(session, now)
+                count = 1
+        else:
+            names = [child] if child is not None else [one.name for one in self.plans[peer].children]
+            children = [one for name in names for one in self.children.of_kind(peer, name)]
+            for one in children:
+                self.engine.rekey_child(one.session, one.sa.spi_in, now)
+            count = len(children)
+        self._finish(now)
+        return count
+
+    def is_up(self, peer: str, child: str | None) -> bool:
+        """Whether a child can be sent on; without a name, every child that this peer can have now."""
+        state = self.starter.peers[peer]
+        names = [child] if child is not None else [name for name, _ in state.usable()]
+        return state.is_up and all(
+            any(one.may_send for one in self.children.of_kind(peer, name)) for name in names
+        )
+
+    def session_peer(self, session: int) -> str:
+        """The peer of a session."""
+        return self._sessions.get(session, "")
+
+    def _checked(self, peer: str, child: str | None) -> PeerPlan:
+        plan = self.plans.get(peer)
+        if plan is None:
+            raise LookupError(f"no peer {peer}; there are: {', '.join(self.plans) or 'none'}")
+        if child is not None and plan.child(child) is None:
+            names = ", ".join(one.name for one in plan.children)
+            raise LookupError(f"peer {peer} has no child {child}; there are: {names or 'none'}")
+        return plan
+
+    # --- what the data plane asks and tells
+
+    def ask(self, peer: str, serves: Serves) -> bool:
+        state = self.starter.peers[peer]
+        kinds = [
+            kind
+            for kind in self.plans[peer].children
+            if serves in kind.serves and (not state.is_up or kind.is_native == state.is_native)
+        ]
+        answers = [self.starter.ask(peer, kind.name) for kind in kinds]
+        return any(answers)
+
+    def on_inbound(self, child: Child, now: float) -> None:
+        self.engine.note_esp_received(child.sa.spi_in, now)
+        if not child.may_send and child.retires_at is None:
+            self._begin_sending(child, now)
+
+    def on_sequence_low(self, child: Child, now: float) -> None:
+        self.engine.rekey_child(child.session, child.sa.spi_in, now)
+
+    # --- after every input
+
+    def _finish(self, now: float) -> None:
+        """Handle events, start what is due, then let the datagrams go; until nothing is left to do."""
+        self._now = now
+        is_busy = True
+        while is_busy:
+            is_busy = False
+            while (event := self.engine.next_event()) is not None:
+                is_busy = True
+                self._on_event(event, now)
+            for action in self.starter.due(now):
+                is_busy = True
+                self._begin(action, now)
+            for exchange in self.labels.values():
+                is_busy = self._send_binding(exchange, now) or is_busy
+        for datagram in self.engine.datagrams_to_send(now):
+            self._underlay.send_ike(datagram)
+
+    def _begin(self, action: Initiate | Create, now: float) -> None:
+        try:
+            if isinstance(action, Create):
+                self.engine.create_child(action.session, action.child, now)
+            else:
+                session = self.engine.initiate(action.peer, self._path(self.plans[action.peer]), now)
+                self._sessions[session] = action.peer
+                self.starter.on_initiated(action.peer, session)
+        except LocalError as error:
+            _log.error("%s: %s", action, error)
+
+    def _path(self, plan: PeerPlan) -> Path:
+        """The first of the peer's addresses for which we have one of the same family."""
+        local_port = plan.connection.local_port
+        for peer in plan.peer.addresses:
+            for local in self.config.endpoint.addresses:
+                if ip_address(local).version == ip_address(peer).version:
+                    return Path((local, local_port), (peer, plan.peer.port))
+        raise LocalError(f"peer {plan.peer.name}: none of our addresses is of its address family")
+
+    def _on_event(self, event: Event, now: float) -> None:
+        level, text = describe(event, self.plans)
+        if text:
+            _log.log(level, text)
+        if isinstance(event, IkeSaFailed | ChildSaFailed):
+            for watcher in tuple(self.watchers):
+                watcher(event.connection, text)
+        match event:
+            case IkeSaEstablished():
+                self._on_established(event, now)
+            case IkeSaFailed() | IkeSaClosed():
+                self._on_session_gone(event, now)
+            case ChildSaEstablished():
+                self._on_child(event, now)
+            case ChildSaFailed():
+                self.starter.on_child_failed(
+                    event.connection, event.child, now, event.notify_type, event.detail
+                )
+            case ChildSaClosed():
+                self._on_child_closed(event, now)
+            case PeerAddressChanged():
+                self._on_path(event)
+            case NotifyAnswered():
+                self._on_answered(event, now)
+            case IkeSaRekeyed():
+                pass
+        if self._observers.event is not None:
+            self._observers.event(event)
+
+    # --- sessions
+
+    def _on_established(self, event: IkeSaEstablished, now: float) -> None:
+        peer, session = event.connection, event.session
+        plan = self.plans[peer]
+        self._sessions[session] = peer
+        capability = _capability(event.extension_data)
+        is_native = event.extension_data is not None
+        if is_native:
+            self._state.remember_native(plan.peer.identity)
+        elif plan.peer.selectors is Selectors.NATIVE_OR_PLAIN:
+            if plan.peer.identity in self._state.native:
+                _log.error("peer %s was native before and is not now: its IKE SA is deleted", peer)
+                self.engine.delete_ike_sa(session, now)
+                return
+            self._install_static(plan, is_there=True)
+        self.labels[session] = LabelExchange(
+            self.config,
+            plan,
+            session,
+            capability,
+            epoch=self._epoch,
+            space=self.space,
+            table=self.table,
+            on_route=self._on_route,
+        )
+        current = self.starter.peers[peer]
+        if current.is_up and current.session is not None and current.session != session:
+            if not self._is_preferred(current.session, session):
+                self._delete_if_opener(current.session, now)
+            else:
+                self._delete_if_opener(session, now)
+                return
+        self.starter.on_established(peer, session, is_opener=event.is_opener, is_native=is_native, now=now)
+
+    def _is_preferred(self, first: int, second: int) -> bool:
+        """Of two sessions with one peer both ends keep the same: that with the lower initiator's SPI."""
+        spis = {one.session: one.spi_i for one in self.engine.sessions()}
+        return spis.get(first, b"\xff" * 8) <= spis.get(second, b"\xff" * 8)
+
+    def _delete_if_opener(self, session: int, now: float) -> None:
+        if any(one.session == session and one.is_opener for one in self.engine.sessions()):
+            self.engine.delete_ike_sa(session, now)
+
+    def _on_session_gone(self, event: IkeSaFailed | IkeSaClosed, now: float) -> None:
+        self._sessions.pop(event.session, None)
+        exchange = self.labels.pop(event.session, None)
+        if exchange is not None:
+            exchange.close(now)
+        peer = event.connection
+        if peer not in self.plans:
+            return
+        if self.plans[peer].peer.selectors is Selectors.NATIVE_OR_PLAIN:
+            self._install_static(self.plans[peer], is_there=False)
+        refused = event.reason in (FailureReason.AUTHENTICATION_FAILED, CloseReason.AUTHENTICATION_FAILED)
+        is_current = self.starter.peers[peer].session == event.session
+        self.starter.on_gone(peer, event.session, now, failed=isinstance(event, IkeSaFailed), refused=refused)
+        if is_current and isinstance(event, IkeSaFailed):
+            self.dataplane.drop_waiting(peer, DropReason.NO_CHILD)
+
+    def _install_static(self, plan: PeerPlan, *, is_there: bool) -> None:
+        """A peer that may be native has its static labels only while it is plain."""
+        for route in static_routes(plan.peer):
+            self._set_static(route, is_there=is_there)
+
+    def _set_static(self, route: StaticRoute, *, is_there: bool) -> None:
+        where = (route.peer, route.vrf, route.label_class, route.prefix)
+        if is_there:
+            self.table.add(*where, route.label)
+        else:
+            self.table.remove(*where, route.label)
+        self._use_route(route.vrf, route.prefix, (route.peer, "static"), is_there=is_there)
+
+    # --- children
+
+    def _on_child(self, event: ChildSaEstablished, now: float) -> None:
+        plan = self.plans[event.connection]
+        try:
+            child = install(self.config, plan, event.session, event.child, may_send=event.use_outbound)
+        except (EspError, LookupError) as error:
+            _log.error("peer %s, child %s: %s", event.connection, event.child.name, error)
+            self.engine.delete_child(event.session, event.child.spi_in, now)
+            return
+        twins = self.children.of_kind(child.peer, child.kind.name)
+        self.children.add(child)
+        self.starter.on_child(child.peer, child.kind.name)
+        self._remember_up(child.peer)
+        if self._observers.child is not None:
+            self._observers.child(child)
+        exchange = self.labels.get(event.session)
+        if exchange is not None:
+            exchange.on_child(child)
+        if event.replaces is None:
+            for twin in twins:
+                if twin.kind.is_native and twin.session == child.session:
+                    self._resolve_duplicate(twin, child, now)
+        if child.may_send:
+            self._begin_sending(child, now)
+
+    def _resolve_duplicate(self, first: Child, second: Child, now: float) -> None:
+        """Both ends made a child of one key: the creator of that with the lowest nonce deletes it (WIRE 4.3)."""
+        if first.sa.is_creator == second.sa.is_creator:
+            return
+        loser = min(first, second, key=lambda child: child.sa.lowest_nonce)
+        if loser.sa.is_creator:
+            self.children.stop_sending(loser)
+            self.engine.delete_child(loser.session, loser.sa.spi_in, now)
+
+    def _begin_sending(self, child: Child, now: float) -> None:
+        child.may_send = True
+        for serves in child.kind.serves:
+            self.dataplane.flush_waiting(child.peer, serves, now)
+
+    def _on_child_closed(self, event: ChildSaClosed, now: float) -> None:
+        child = self.children.get(event.spi_in)
+        if child is None or child.retires_at is not None:
+            return
+        self.starter.on_child_gone(child.peer, child.kind.name, now)
+        self.children.stop_sending(child)
+        if event.reason in (CloseReason.REKEYED, CloseReason.REDUNDANT):
+            child.retires_at = now + RETIRE_S
+        else:
+            self.children.remove(child)
+        self._remember_up(child.peer)
+        siblings = self.children.of_kind(child.peer, child.kind.name)
+        for sibling in siblings:
+            if not sibling.may_send:
+                self._begin_sending(sibling, now)
+        exchange = self.labels.get(child.session)
+        if exchange is not None and not any(one.session == child.session for one in siblings):
+            for vrf, label_class in child.kind.serves:
+                exchange.on_last_child_closed(vrf, label_class, now)
+
+    def _remember_up(self, peer: str) -> None:
+        children = {
+            child.kind.name for child in self.children if child.peer == peer and child.retires_at is None
+        }
+        self._state.remember_up(peer, children)
+
+    def _on_path(self, event: PeerAddressChanged) -> None:
+        for child in self.children:
+            if child.session == event.session:
+                child.path = event.path
+                child.policy = replace(child.policy, peer_address=event.path.peer[0])
+
+    # --- labels
+
+    def _on_informational(
+        self, session: int, notifies: tuple[NotifyPayload, ...]
+    ) -> tuple[NotifyPayload, ...]:
+        """A LABEL_BINDING is answered by LABEL_STATUS in the same exchange (WIRE 5)."""
+        exchange = self.labels.get(session)
+        answers: list[NotifyPayload] = []
+        for notify in notifies:
+            if notify.notify_type == LABEL_BINDING and exchange is not None:
+                status = exchange.receive_binding(notify.data)
+                if status is not None:
+                    answers.append(NotifyPayload(LABEL_STATUS, status))
+        return tuple(answers)
+
+    def _send_binding(self, exchange: LabelExchange, now: float) -> bool:
+        data = exchange.next_message()
+        if data is None:
+            return False
+        exchange.token = self.engine.send_notify(exchange.session, (NotifyPayload(LABEL_BINDING, data),), now)
+        return True
+
+    def _on_answered(self, event: NotifyAnswered, now: float) -> None:
+        exchange = self.labels.get(event.session)
+        if exchange is None or exchange.token != event.token or event.notifies is None:
+            return
+        status = next((one.data for one in event.notifies if one.notify_type == LABEL_STATUS), None)
+        exchange.on_response(status, now)
+
+    def _on_route(self, peer: str, change: RouteChange) -> None:
+        is_there = isinstance(change, RouteAdded)
+        if change.prefix is not None:
+            self._use_route(change.vrf, change.prefix, (peer, change.label), is_there=is_there)
+        if is_there:
+            self.dataplane.flush_waiting(peer, (change.vrf, change.label_class), self._now)
+
+    def _use_route(self, vrf: str, prefix: Prefix, user: tuple[str, object], *, is_there: bool) -> None:
+        """Tell the observer when the first user of a prefix comes and when the last one goes."""
+        users = self._route_users.setdefault((vrf, prefix), set())
+        had_users = bool(users)
+        (users.add if is_there else users.discard)(user)
+        if bool(users) != had_users and self._observers.route is not None:
+            self._observers.route(vrf, prefix, is_there)
+        if not users:
+            del self._route_users[vrf, prefix]
+
+
+def _routes_from_the_start(plan: PeerPlan) -> Iterator[tuple[str, Prefix]]:
+    """(VRF, prefix) that customers may send to before anything is up: static, or what is to start the peer."""
+    if plan.peer.selectors in (Selectors.PLAIN, Selectors.SECLABEL):
+        yield from ((route.vrf, route.prefix) for route in static_routes(plan.peer))
+    elif plan.peer.start is Start.TRAFFIC:
+        yield from ((granted.name, prefix) for granted in plan.peer.vrfs for prefix in granted.accept)
+
+
+def _capability(data: bytes | None) -> Capability | None:
+    """What the peer said it can take; a malformed notify counts as absent (WIRE 4.1)."""
+    if data is None:
+        return None
+    try:
+        return Capability.parse(data)
+    except CapabilityError:
+        return None

@@ -1,0 +1,88 @@
+"""Raw IP sockets: ESP without UDP (protocol 50, RFC 4303 2), watchers for cleartext 137 and 47 (RFC 4023).
+
+Must not know: what the packets mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from endpoint.config import FrontDoor
+from endpoint.sockets import (
+    LARGEST_DATAGRAM_OCTETS,
+    SocketDrop,
+    drop_of,
+    open_socket,
+    send,
+    set_dont_fragment,
+    traffic_class,
+)
+
+__all__ = ["OnPackets", "RawSocket"]
+
+OnPackets: TypeAlias = Callable[[list[tuple[bytes, str, str]]], None]
+"""A batch of (what follows the IP header, source address, destination address)."""
+
+RECEIVES_PER_WAKE_UP = 64
+
+
+class RawSocket:
+    """One IP protocol at one local address. The kernel writes the IP header, with DF set (RFC 4023 5.1)."""
+
+    def __init__(self, sock: socket.socket, protocol: int, on_packets: OnPackets) -> None:
+        self.local_address: str = sock.getsockname()[0]
+        self.protocol = protocol
+        self.drops: Counter[SocketDrop] = Counter()
+        self._socket = sock
+        self._on_packets = on_packets
+        self._buffer = bytearray(LARGEST_DATAGRAM_OCTETS)
+        self._view = memoryview(self._buffer)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(sock, self._on_readable)
+
+    @classmethod
+    def open(
+        cls, local_address: str, protocol: int, *, on_packets: OnPackets, front_door: FrontDoor | None = None
+    ) -> RawSocket:
+        """Bind and start to receive. SetupError with the remedy (it needs CAP_NET_RAW)."""
+        sock = open_socket((local_address, 0), socket.SOCK_RAW, protocol, front_door)
+        set_dont_fragment(sock, True)
+        return cls(sock, protocol, on_packets)
+
+    def close(self) -> None:
+        """Stop to receive."""
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+
+    def send_batch(self, packets: Sequence[bytes], peer_address: str, *, tos: int = 0) -> None:
+        """Send IP payloads to one peer, in order; `tos` is their DSCP and ECN octet; refusals are counted."""
+        control = traffic_class(self._socket.family, tos)
+        for packet in packets:
+            send(self._socket, packet, (peer_address, 0), control, self.drops)
+
+    def _on_readable(self) -> None:
+        batch: list[tuple[bytes, str, str]] = []
+        for _ in range(RECEIVES_PER_WAKE_UP):
+            try:
+                count, source = self._socket.recvfrom_into(self._buffer)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self.drops[drop_of(error)] += 1
+                break
+            start, destination = 0, self.local_address
+            if self._socket.family == socket.AF_INET:
+                # IPv4 raw sockets deliver the IP header, IPv6 ones do not (raw(7), RFC 3542 3).
+                start = (self._buffer[0] & 0x0F) * 4
+                if not 20 <= start <= count:
+                    self.drops[SocketDrop.SHORT] += 1
+                    continue
+                destination = str(ipaddress.IPv4Address(bytes(self._view[16:20])))
+            batch.append((bytes(self._view[start:count]), source[0], destination))
+        if batch:
+            self._on_packets(batch)

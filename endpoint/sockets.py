@@ -1,0 +1,177 @@
+"""Sockets on the front door: how each one is opened, and what a refused send is counted as.
+
+Must not know: IKE, ESP, who reads or writes. Each socket is bound to one configured local address, so the
+local address of every datagram is known and an answer leaves from where it was asked. Sockets are never
+connected: one peer's ICMP error must not touch the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+from collections import Counter
+from enum import StrEnum
+from ipaddress import ip_address
+from typing import TypeAlias
+
+from endpoint.config import FrontDoor
+from endpoint.errors import SetupError
+from endpoint.netns import in_namespace
+
+__all__ = [
+    "HERE",
+    "Address",
+    "Ancillary",
+    "FrontDoor",
+    "SocketDrop",
+    "drop_of",
+    "family_of",
+    "open_socket",
+    "send",
+    "set_dont_fragment",
+    "traffic_class",
+]
+
+Address: TypeAlias = tuple[str, int]
+"""An IPv4 or IPv6 address as text, and a port (0 where there are none)."""
+Ancillary: TypeAlias = list[tuple[int, int, bytes]]
+
+RECEIVE_BUFFER_OCTETS = 4 * 1024 * 1024
+LARGEST_DATAGRAM_OCTETS = 65535
+
+# Linux's numbers (ip(7), ipv6(7), socket(7)) that Python's socket module does not name.
+_IP_MTU_DISCOVER = 10
+_IPV6_MTU_DISCOVER = 23
+_PMTUDISC_DONT = 0
+_PMTUDISC_DO = 2
+_SO_RCVBUFFORCE = 33
+
+HERE = FrontDoor()
+"""The underlay is where we are."""
+
+
+class SocketDrop(StrEnum):
+    """Why a datagram was not sent or not delivered."""
+
+    TOO_BIG = "too_big"  # larger than the path MTU while DF is set
+    UNREACHABLE = "unreachable"  # no route, or the host or port is said to be unreachable
+    CONGESTED = "congested"  # no buffer free
+    FORBIDDEN = "forbidden"  # a firewall on this host
+    FAILED = "failed"  # anything else
+    QUEUE_FULL = "queue_full"  # received faster than handled
+    SHORT = "short"  # too short to be what the socket carries
+
+
+_DROP_OF_ERRNO = {
+    errno.EMSGSIZE: SocketDrop.TOO_BIG,
+    errno.ENETUNREACH: SocketDrop.UNREACHABLE,
+    errno.EHOSTUNREACH: SocketDrop.UNREACHABLE,
+    errno.ECONNREFUSED: SocketDrop.UNREACHABLE,
+    errno.ENETDOWN: SocketDrop.UNREACHABLE,
+    errno.EHOSTDOWN: SocketDrop.UNREACHABLE,
+    errno.EAGAIN: SocketDrop.CONGESTED,
+    errno.ENOBUFS: SocketDrop.CONGESTED,
+    errno.ENOMEM: SocketDrop.CONGESTED,
+    errno.EPERM: SocketDrop.FORBIDDEN,
+    errno.EACCES: SocketDrop.FORBIDDEN,
+}
+
+
+def drop_of(error: OSError) -> SocketDrop:
+    """What a failed send or receive counts as."""
+    return _DROP_OF_ERRNO.get(error.errno or 0, SocketDrop.FAILED)
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    """AF_INET or AF_INET6; SetupError unless `address` is one."""
+    try:
+        return socket.AF_INET if ip_address(address).version == 4 else socket.AF_INET6
+    except ValueError as error:
+        raise SetupError(f"{address!r} is neither an IPv4 nor an IPv6 address") from error
+
+
+def open_socket(
+    local: Address, kind: int, protocol: int = 0, front_door: FrontDoor | None = None
+) -> socket.socket:
+    """A non-blocking socket bound to `local` on the front door. SetupError with the remedy."""
+    address, port = local
+    family = family_of(address)
+    front_door = front_door or HERE
+    try:
+        opened = in_namespace(
+            front_door.netns, lambda: socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
+        )
+    except OSError as error:
+        raise SetupError(_refusal(local, kind, protocol, front_door, error)) from error
+    try:
+        if front_door.device is not None:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, front_door.device.encode() + b"\0")
+        if front_door.mark is not None:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, front_door.mark)
+        opened.bind((address, port))
+    except OSError as error:
+        opened.close()
+        raise SetupError(_refusal(local, kind, protocol, front_door, error)) from error
+    # As much as the system grants; the forced form needs CAP_NET_ADMIN.
+    for option in (socket.SO_RCVBUF, _SO_RCVBUFFORCE):
+        with contextlib.suppress(OSError):
+            opened.setsockopt(socket.SOL_SOCKET, option, RECEIVE_BUFFER_OCTETS)
+    return opened
+
+
+def set_dont_fragment(sock: socket.socket, on: bool) -> None:
+    """Whether what is sent from now on must not be fragmented: DF on IPv4, no fragment header on IPv6.
+
+    Linux reads the option while the send call builds the packet, so between two calls it can be changed
+    freely.
+    """
+    value = _PMTUDISC_DO if on else _PMTUDISC_DONT
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, value)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, value)
+
+
+def traffic_class(family: int, tos: int) -> Ancillary:
+    """The control message that gives one packet its DSCP and ECN octet."""
+    if not tos:
+        return []
+    if family == socket.AF_INET6:
+        return [(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, struct.pack("=i", tos))]
+    return [(socket.IPPROTO_IP, socket.IP_TOS, struct.pack("=i", tos))]
+
+
+def send(
+    sock: socket.socket, octets: bytes, peer: Address, control: Ancillary, drops: Counter[SocketDrop]
+) -> bool:
+    """Send one datagram; whether the kernel took it. What it refuses is counted, never raised."""
+    try:
+        if control:
+            sock.sendmsg([octets], control, 0, peer)
+        else:
+            sock.sendto(octets, peer)
+    except OSError as error:
+        drops[drop_of(error)] += 1
+        return False
+    return True
+
+
+def _refusal(local: Address, kind: int, protocol: int, front_door: FrontDoor, error: OSError) -> str:
+    address, port = local
+    if kind == socket.SOCK_RAW:
+        what, capability = f"raw protocol {protocol} on {address}", "CAP_NET_RAW"
+    else:
+        what, capability = f"UDP {port} on {address}", "CAP_NET_BIND_SERVICE"
+    if front_door.mark is not None:
+        capability += " and CAP_NET_ADMIN"
+    inside = f" -n {front_door.netns}" if front_door.netns else ""
+    remedy = {
+        errno.EACCES: f"run as root or with {capability}",
+        errno.EPERM: f"run as root or with {capability}",
+        errno.EADDRNOTAVAIL: f"the address is not there: see `ip{inside} address`",
+        errno.EADDRINUSE: f"another program has it, perhaps an IKE daemon: see `ss -lunp sport = :{port}`",
+        errno.ENODEV: f"there is no device {front_door.device}: see `ip{inside} link`",
+    }.get(error.errno or 0)
+    return f"{what}: {error.strerror or error}" + (f"; {remedy}" if remedy else "")

@@ -1,0 +1,85 @@
+"""What an endpoint keeps over restarts, in `state_dir`: who was native, and which children were up.
+
+It must not know IKE. After a crash the children that were up are started again at once: the new IKE SA's
+INITIAL_CONTACT makes the peer drop what it still has of the old one (RFC 7296 2.4), so traffic heals without waiting
+for the peer's liveness check. After an orderly stop nothing is up.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from endpoint.config import Selectors
+from endpoint.errors import SetupError
+from endpoint.plan import PeerPlan
+
+__all__ = ["EndpointState"]
+
+_log = logging.getLogger("mplsec.node")
+FILE = "state.json"
+_REMEDY = "mend it, or remove it to forget which peers were native"
+
+
+class EndpointState:
+    """Two facts, in a file if `state_dir` is given. SetupError for a file that cannot be read."""
+
+    def __init__(self, state_dir: Path | None) -> None:
+        self._path = None if state_dir is None else state_dir / FILE
+        self.native: set[str] = set()
+        """Identities with which native has once succeeded: `native-or-plain` never falls back with them (WIRE 4.2)."""
+        self.up: dict[str, list[str]] = {}
+        """Names of the children that each peer had when we were last heard of."""
+        if self._path is not None and self._path.exists():
+            self._load(self._path)
+
+    def remember_native(self, identity: str) -> None:
+        """Keep it for good; an operator forgets it by editing the file."""
+        if identity not in self.native:
+            self.native.add(identity)
+            self._save()
+
+    def remember_up(self, peer: str, children: Iterable[str]) -> None:
+        """These children of the peer are up, and no others."""
+        names = sorted(children)
+        if names != self.up.get(peer, []):
+            if names:
+                self.up[peer] = names
+            else:
+                del self.up[peer]
+            self._save()
+
+    def tighten(self, plan: PeerPlan) -> PeerPlan:
+        """The plan as it is to be used: without falling back where native has once succeeded."""
+        if plan.peer.selectors is Selectors.NATIVE_OR_PLAIN and plan.peer.identity in self.native:
+            return replace(plan, connection=replace(plan.connection, extension_required=True))
+        return plan
+
+    def _load(self, path: Path) -> None:
+        # Fail closed: with an unreadable memory no peer may be taken for one that never was native.
+        try:
+            document = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise SetupError(f"{path} cannot be read ({error}); {_REMEDY}") from error
+        native, up = document.get("native"), document.get("up")
+        if not _is_names(native) or not isinstance(up, dict) or not all(map(_is_names, up.values())):
+            raise SetupError(f"{path} is not what mplsec writes; {_REMEDY}")
+        self.native, self.up = set(native), up
+
+    def _save(self) -> None:
+        if self._path is None:
+            return
+        try:
+            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            temporary = self._path.with_suffix(".new")
+            temporary.write_text(json.dumps({"native": sorted(self.native), "up": self.up}, indent=1) + "\n")
+            temporary.replace(self._path)
+        except OSError as error:
+            _log.error("%s cannot be written: %s; make `state_dir` writable", self._path, error.strerror)
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)

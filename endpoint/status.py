@@ -1,0 +1,158 @@
+"""What `mplsec status` tells: a snapshot of a node as one JSON document, and the same as text for a person.
+
+Must not know the node's insides beyond what it reads; no secret is in it.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from endpoint.node import Node
+from ike.numbers import NotifyType, name_of
+from ike.proposals import format_proposal
+
+__all__ = ["render_status", "snapshot"]
+
+
+def snapshot(node: Node, now: float, socket_drops: dict[str, int]) -> dict[str, Any]:
+    """Peers with their sessions and children, labels, routes and counters."""
+    return {
+        "identity": node.config.endpoint.identity,
+        "addresses": list(node.config.endpoint.addresses),
+        "peers": [_peer(node, name, now) for name in node.plans],
+        "labels": [
+            {"peer": node.session_peer(session), "vrf": vrf, "class": label_class, "label": label}
+            for session, exchange in node.labels.items()
+            for vrf, label_class, label in exchange.labels_given()
+        ],
+        "routes": [
+            {
+                "vrf": vrf,
+                "class": label_class,
+                "prefix": str(route.prefix),
+                "peer": route.peer,
+                "label": route.label,
+                "source": route.source,
+            }
+            for vrf, label_class, route in node.table.routes()
+        ],
+        "counters": {
+            "delivered": node.dataplane.delivered,
+            "drops": dict(sorted(node.dataplane.drops.items())),
+            "ike": {reason.value: count for reason, count in sorted(node.engine.counters.items())},
+            "sockets": dict(sorted(socket_drops.items())),
+        },
+    }
+
+
+def _peer(node: Node, name: str, now: float) -> dict[str, Any]:
+    state = node.starter.peers[name]
+    sessions = [one for one in node.engine.sessions() if one.connection == name]
+    return {
+        "name": name,
+        "identity": state.plan.peer.identity,
+        "selectors": state.plan.peer.selectors.value,
+        "sessions": [
+            {
+                "state": str(one.state).lower(),
+                "spi_i": one.spi_i.hex(),
+                "spi_r": one.spi_r.hex(),
+                "role": "initiator" if one.is_initiator else "responder",
+                "path": str(one.path),
+                "proposal": format_proposal(one.proposal) if one.proposal else None,
+                "native": one.extension_data is not None,
+                "age_s": None if one.established_at is None else round(now - one.established_at, 1),
+            }
+            for one in sessions
+        ],
+        "children": [
+            {
+                "name": child.kind.name,
+                "spi_in": child.sa.spi_in.hex(),
+                "spi_out": child.sa.spi_out.hex(),
+                "mode": child.sa.mode.value,
+                "proposal": format_proposal(child.sa.proposal),
+                "udp": child.sa.udp_encapsulation,
+                "sending": child.may_send and child.retires_at is None,
+                "tunnel_mtu": child.budget.tunnel_mtu,
+                "local_ts": [str(one) for one in child.sa.local_ts],
+                "peer_ts": [str(one) for one in child.sa.peer_ts],
+                "packets_in": child.inbound.packets,
+                "octets_in": child.inbound.octets,
+                "packets_out": child.outbound.packets,
+                "octets_out": child.outbound.octets,
+                "sequence_out": child.outbound.sequence,
+                "drops": dict(sorted(child.drops.items())),
+            }
+            for child in node.children
+            if child.peer == name
+        ],
+        "down": [
+            {
+                "child": kind,
+                "reason": _reason(one.notify_type, one.detail),
+                "retry_in_s": round(max(0.0, one.back_off.not_before - now), 1),
+            }
+            for kind, one in state.children.items()
+            if one.is_down
+        ],
+    }
+
+
+def _reason(notify_type: int | None, detail: str) -> str:
+    name = "" if notify_type is None else name_of(NotifyType, notify_type)
+    return " ".join(filter(None, (name, f"({detail})" if name and detail else detail)))
+
+
+def render_status(document: dict[str, Any]) -> str:
+    """The document as text of at most 120 columns."""
+    console = Console(file=io.StringIO(), width=120, highlight=False)
+    console.print(f"{document['identity']} on {', '.join(document['addresses'])}")
+    for peer in document["peers"]:
+        console.print(f"\npeer {peer['name']} ({peer['identity']}, {peer['selectors']})")
+        if not peer["sessions"]:
+            console.print("  no IKE SA")
+        for session in peer["sessions"]:
+            console.print(
+                f"  IKE SA {session['spi_i']}_i {session['spi_r']}_r {session['state']} as {session['role']},"
+                f" {session['path']}, {session['proposal']}{', native' if session['native'] else ''}"
+            )
+        if peer["children"]:
+            table = Table(
+                "child", "SPI in", "SPI out", "mode", "in", "out", "drops", box=None, padding=(0, 2)
+            )
+            for child in peer["children"]:
+                drops = " ".join(f"{reason}={count}" for reason, count in child["drops"].items())
+                table.add_row(
+                    child["name"] + ("" if child["sending"] else " *"),
+                    child["spi_in"],
+                    child["spi_out"],
+                    child["mode"],
+                    str(child["packets_in"]),
+                    str(child["packets_out"]),
+                    drops or "-",
+                )
+            console.print(table)
+        for down in peer["down"]:
+            console.print(
+                f"  child {down['child']} is down: {down['reason']}, again in {down['retry_in_s']:.0f} s"
+            )
+    if document["routes"]:
+        console.print()
+        table = Table("VRF", "class", "prefix", "peer", "label", "source", box=None, padding=(0, 2))
+        for route in document["routes"]:
+            label = "-" if route["label"] is None else str(route["label"])
+            values = (route["vrf"], route["class"], route["prefix"], route["peer"], label, route["source"])
+            table.add_row(*map(str, values))
+        console.print(table)
+    console.print(f"\ndelivered {document['counters']['delivered']} packets")
+    for group in ("drops", "ike", "sockets"):
+        if document["counters"][group]:
+            counts = ", ".join(f"{reason} {count}" for reason, count in document["counters"][group].items())
+            console.print(f"{group}: {counts}")
+    file = console.file
+    return file.getvalue().rstrip() if isinstance(file, io.StringIO) else ""

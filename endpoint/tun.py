@@ -1,0 +1,163 @@
+"""A TUN device as a VRF's customer side (Linux tuntap): whole IP packets, read and written in batches.
+
+Must not know: VRFs, labels, where the packets go. The device is not persistent: when the process ends,
+however it ends, the kernel removes it together with its addresses and routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+from collections import Counter
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import TypeAlias
+
+from endpoint.errors import SetupError
+from endpoint.netlink import Device, RouteTable
+from endpoint.netns import in_namespace
+
+__all__ = ["OnPackets", "Tun", "TunDrop"]
+
+OnPackets: TypeAlias = Callable[[list[bytes]], None]
+
+READS_PER_WAKE_UP = 64
+OCTETS_PER_WAKE_UP = 64 * 1024
+LARGEST_PACKET_OCTETS = 65535
+NAME_OCTETS = 15
+
+# linux/if_tun.h
+_TUNSETIFF = 0x400454CA
+_IFF_TUN = 0x0001
+_IFF_NO_PI = 0x1000
+_IFF_TUN_EXCL = 0x8000
+
+
+class TunDrop(StrEnum):
+    """Why a packet was not written to the device."""
+
+    CONGESTED = "congested"  # the kernel has no buffer free
+    DOWN = "down"  # somebody took the device down
+    REFUSED = "refused"  # not an IP packet, or the device is gone
+
+
+class Tun:
+    """One TUN device. `create`, `start`, and at the end `close`, after which nothing of it is left."""
+
+    def __init__(self, name: str, descriptor: int, device: Device) -> None:
+        self.name = name
+        self.routes = RouteTable(device)
+        self.drops: Counter[TunDrop] = Counter()
+        self._descriptor = descriptor
+        self._device = device
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_packets: OnPackets
+
+    @classmethod
+    def create(
+        cls, name: str, *, netns: str | None = None, addresses: Sequence[str] = (), mtu: int = 1280
+    ) -> Tun:
+        """Make the device in the namespace, set addresses ("10.1.0.1/24") and MTU (octets), bring it up.
+
+        SetupError, with the remedy, if the system refuses or if a device of that name is there already.
+        """
+        if not 1 <= len(name.encode()) <= NAME_OCTETS:
+            raise SetupError(f"TUN {name!r}: a device name has 1 to {NAME_OCTETS} octets")
+        descriptor = in_namespace(netns, lambda: _open(name))
+        try:
+            device = Device(name, netns)
+            try:
+                device.configure(addresses, mtu)
+            except BaseException:
+                device.close()
+                raise
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(name, descriptor, device)
+
+    def start(self, on_packets: OnPackets) -> None:
+        """Deliver what the customer side sends, a batch per wake-up of the running event loop."""
+        self._on_packets = on_packets
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._descriptor, self._on_readable)
+
+    def set_mtu(self, mtu: int) -> None:
+        """Change the MTU, in octets."""
+        self._device.set_mtu(mtu)
+
+    def write(self, packet: bytes) -> None:
+        """Hand one IP packet to the customer side; never blocks, what is refused is counted."""
+        try:
+            os.write(self._descriptor, packet)
+        except OSError as error:
+            drop = {
+                errno.EAGAIN: TunDrop.CONGESTED,
+                errno.ENOBUFS: TunDrop.CONGESTED,
+                errno.EIO: TunDrop.DOWN,
+            }
+            self.drops[drop.get(error.errno or 0, TunDrop.REFUSED)] += 1
+
+    def close(self) -> None:
+        """Remove the device, and with it its addresses and routes."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._descriptor)
+            self._loop = None
+        self._device.close()
+        descriptor, self._descriptor = self._descriptor, -1  # A late write must not meet another file.
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+    def _on_readable(self) -> None:
+        batch: list[bytes] = []
+        octets = 0
+        for _ in range(READS_PER_WAKE_UP):
+            try:
+                packet = os.read(self._descriptor, LARGEST_PACKET_OCTETS)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self._on_lost(error)
+                break
+            batch.append(packet)
+            octets += len(packet)
+            if octets >= OCTETS_PER_WAKE_UP:
+                break
+        if batch:
+            self._on_packets(batch)
+
+    def _on_lost(self, error: OSError) -> None:
+        """The device was deleted by somebody else: its descriptor would stay readable for ever."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._descriptor)
+            context = {"message": f"TUN {self.name} is gone", "exception": error}
+            self._loop.call_exception_handler(context)
+            self._loop = None
+
+
+def _open(name: str) -> int:
+    """A descriptor of a new TUN device in the calling thread's namespace."""
+    try:
+        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise SetupError(
+            f"TUN {name}: /dev/net/tun: {error.strerror}; modprobe tun, and run as root"
+        ) from error
+    try:
+        fcntl.ioctl(
+            descriptor,
+            _TUNSETIFF,
+            struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI | _IFF_TUN_EXCL),
+        )
+    except OSError as error:
+        os.close(descriptor)
+        remedy = {
+            errno.EBUSY: f"a device of that name is there already; ip link delete {name}, or another name",
+            errno.EPERM: "run as root or with CAP_NET_ADMIN",
+        }.get(error.errno or 0, "")
+        raise SetupError(f"TUN {name}: {error.strerror}" + (f"; {remedy}" if remedy else "")) from error
+    return descriptor

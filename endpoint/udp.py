@@ -1,0 +1,295 @@
+"""UDP 500 and UDP 4500: IKE by asyncio-dgram, IKE and ESP by a batch reader (RFC 7296 2.23, RFC 3948).
+
+Must not know: what IKE messages or ESP packets mean; of a datagram on 4500 only the first octets are looked
+at, by `esp.demux`. UDP_ENCAP is never set: it succeeds on kernels without ESP and then swallows every ESP
+packet.
+
+A datagram on UDP 4500 goes
+
+    recvmsg_into (up to 64 KB of one flow, UDP_GRO) -> one segment at a time -> esp.demux.classify
+        IKE        -> on_ike, without the non-ESP marker, after the ESP that arrived before it was delivered
+        ESP        -> collected, delivered as one batch to on_esp
+        KEEPALIVE  -> counted (RFC 3948 2.3: the receiver ignores it)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import struct
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias, TypeVar, cast
+
+from asyncio_dgram.aio import DatagramServer, Protocol, TransportClosed
+
+from endpoint.config import FrontDoor
+from endpoint.sockets import (
+    LARGEST_DATAGRAM_OCTETS,
+    Address,
+    Ancillary,
+    SocketDrop,
+    drop_of,
+    open_socket,
+    send,
+    set_dont_fragment,
+    traffic_class,
+)
+from esp.demux import KEEPALIVE, NON_ESP_MARKER, Kind, classify, strip_marker
+
+__all__ = ["IkeSocket", "NatSocket", "OnDatagram", "OnEsp", "runs"]
+
+T = TypeVar("T")
+
+OnDatagram: TypeAlias = Callable[[bytes, Address, Address], None]
+"""(IKE message, local, peer)"""
+OnEsp: TypeAlias = Callable[[list[tuple[bytes, Address]]], None]
+"""A batch of (ESP packet, peer), in the order of arrival."""
+
+QUEUE_DATAGRAMS = 256
+SEND_QUEUE_OCTETS = 256 * 1024
+RECEIVES_PER_WAKE_UP = 64
+OCTETS_PER_WAKE_UP = 256 * 1024
+SEGMENTS_PER_SEND = 64
+OCTETS_PER_SEND = 65000
+
+# Linux's numbers (udp(7)) that Python's socket module does not name.
+_UDP_SEGMENT = 103
+_UDP_GRO = 104
+
+
+class _BoundedQueue(asyncio.Queue[T]):
+    """A queue that drops, and counts, what comes when it is full; asyncio-dgram's own has no bound."""
+
+    def __init__(self, size: int, drops: Counter[SocketDrop]) -> None:
+        super().__init__(size)
+        self._drops = drops
+
+    def put_nowait(self, item: T) -> None:
+        if self.full():
+            self._drops[SocketDrop.QUEUE_FULL] += 1
+        else:
+            super().put_nowait(item)
+
+
+class IkeSocket:
+    """UDP 500 of one local address, for IKE alone; on it there is no non-ESP marker (RFC 7296 2.23)."""
+
+    def __init__(self, local: Address, on_datagram: OnDatagram) -> None:
+        self.local = local
+        self.drops: Counter[SocketDrop] = Counter()
+        self._on_datagram = on_datagram
+        self._transport: Any
+        self._task: asyncio.Task[None]
+
+    @classmethod
+    async def open(
+        cls, local_address: str, port: int, *, on_datagram: OnDatagram, front_door: FrontDoor | None = None
+    ) -> IkeSocket:
+        """Bind and start to receive; port 0 takes a free one (see `local`). SetupError with the remedy."""
+        sock = open_socket((local_address, port), socket.SOCK_DGRAM, 0, front_door)
+        opened = cls((local_address, sock.getsockname()[1]), on_datagram)
+        # What asyncio_dgram.from_socket does, with bounds on both of its queues.
+        received: asyncio.Queue[Any] = _BoundedQueue(QUEUE_DATAGRAMS, opened.drops)
+        failed: asyncio.Queue[Any] = _BoundedQueue(QUEUE_DATAGRAMS, Counter())
+        drained = asyncio.Event()
+        try:
+            transport: Any
+            transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+                lambda: Protocol(received, failed, drained), sock=sock
+            )
+        except BaseException:
+            sock.close()
+            raise
+        # asyncio's own 256 KiB buffer lies past glibc's mmap threshold and costs 25 µs for every datagram.
+        transport.max_size = LARGEST_DATAGRAM_OCTETS
+        opened._transport = transport
+        stream = DatagramServer(transport, received, failed, drained)
+        opened._task = asyncio.create_task(opened._receive(stream))
+        return opened
+
+    def send(self, data: bytes, peer: Address) -> None:
+        """Send one IKE message; never blocks, never raises, what cannot be sent is counted."""
+        if self._transport.get_write_buffer_size() > SEND_QUEUE_OCTETS:
+            self.drops[SocketDrop.CONGESTED] += 1
+        elif not self._transport.is_closing():
+            self._transport.sendto(data, peer)
+
+    async def close(self) -> None:
+        """Stop to receive and free the port."""
+        self._transport.close()
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _receive(self, stream: DatagramServer) -> None:
+        while True:
+            try:
+                data, peer = cast(tuple[bytes, Address], await stream.recv())
+            except TransportClosed:
+                return
+            except OSError as error:
+                # asyncio-dgram tells on receiving what went wrong on sending.
+                self.drops[drop_of(error)] += 1
+                continue
+            try:
+                self._on_datagram(data, self.local, peer[:2])
+            except Exception as error:
+                # As with a failing add_reader callback: reported, and the next datagram is received.
+                context = {"message": f"handling a datagram on {self.local} failed", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
+
+
+class NatSocket:
+    """UDP 4500 of one local address, for IKE (after four zero octets) and ESP together, in batches.
+
+    ESP is sent with DF set (RFC 4023 5.1: the tunnel's head learns the MTU, the tail does not reassemble); a
+    packet larger than the path MTU is counted as `too_big`. IKE may be fragmented by IP: DF is off while it
+    is sent.
+    """
+
+    def __init__(self, sock: socket.socket, on_ike: OnDatagram, on_esp: OnEsp) -> None:
+        self.local: Address = sock.getsockname()[:2]
+        self.drops: Counter[SocketDrop] = Counter()
+        self.keepalives = 0
+        self.joins_receives = _has_option(sock, _UDP_GRO, 1)
+        self.joins_sends = _has_option(sock, _UDP_SEGMENT, 0)
+        self._socket = sock
+        self._on_ike = on_ike
+        self._on_esp = on_esp
+        self._buffer = bytearray(LARGEST_DATAGRAM_OCTETS + 1)
+        self._view = memoryview(self._buffer)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(sock, self._on_readable)
+
+    @classmethod
+    def open(
+        cls,
+        local_address: str,
+        port: int,
+        *,
+        on_ike: OnDatagram,
+        on_esp: OnEsp,
+        front_door: FrontDoor | None = None,
+    ) -> NatSocket:
+        """Bind and start to receive; port 0 takes a free one (see `local`). SetupError with the remedy."""
+        sock = open_socket((local_address, port), socket.SOCK_DGRAM, 0, front_door)
+        set_dont_fragment(sock, True)
+        return cls(sock, on_ike, on_esp)
+
+    def close(self) -> None:
+        """Stop to receive and free the port."""
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+
+    def send_ike(self, data: bytes, peer: Address) -> None:
+        """Send one IKE message behind the non-ESP marker; what cannot be sent is counted."""
+        if self._socket.fileno() < 0:
+            self.drops[SocketDrop.FAILED] += 1
+            return
+        set_dont_fragment(self._socket, False)
+        send(self._socket, NON_ESP_MARKER + data, peer, [], self.drops)
+        set_dont_fragment(self._socket, True)
+
+    def send_keepalive(self, peer: Address) -> None:
+        """Send one NAT keepalive (RFC 3948 2.3)."""
+        send(self._socket, KEEPALIVE, peer, [], self.drops)
+
+    def send_batch(self, packets: Sequence[bytes], peer: Address, *, tos: int = 0) -> None:
+        """Send ESP packets to one peer, in order; `tos` is their DSCP and ECN octet.
+
+        What cannot be sent is counted. Packets of one length leave in a single system call (UDP_SEGMENT)
+        where the kernel can do that.
+        """
+        control = traffic_class(self._socket.family, tos)
+        for run in runs(packets):
+            if not (self.joins_sends and len(run) > 1 and self._send_joined(run, peer, control)):
+                for packet in run:
+                    send(self._socket, packet, peer, control, self.drops)
+
+    def _send_joined(self, run: Sequence[bytes], peer: Address, control: Ancillary) -> bool:
+        """Whether the run is dealt with: sent, or counted as dropped."""
+        segmented = (socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("=H", len(run[0])))
+        try:
+            self._socket.sendmsg(run, [*control, segmented], 0, peer)
+        except OSError as error:
+            if error.errno == errno.EIO:
+                # The device or its driver cannot; that will not change while we run.
+                self.joins_sends = False
+            if error.errno in (errno.EIO, errno.EINVAL, errno.EMSGSIZE):
+                return False
+            self.drops[drop_of(error)] += len(run)
+        return True
+
+    def _on_readable(self) -> None:
+        batch: list[tuple[bytes, Address]] = []
+        octets = 0
+        for _ in range(RECEIVES_PER_WAKE_UP):
+            try:
+                count, control, _, source = self._socket.recvmsg_into([self._buffer], 64)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self.drops[drop_of(error)] += 1
+                break
+            peer: Address = source[:2]
+            size = _segment_size(control) or max(count, 1)
+            for start in range(0, max(count, 1), size):
+                datagram = bytes(self._view[start : min(start + size, count)])
+                kind = classify(datagram)
+                if kind is Kind.ESP:
+                    batch.append((datagram, peer))
+                elif kind is Kind.IKE:
+                    # Order is kept: a Delete must not overtake the packets that were sent before it.
+                    batch = self._deliver(batch)
+                    self._on_ike(strip_marker(datagram), self.local, peer)
+                elif kind is Kind.KEEPALIVE:
+                    self.keepalives += 1
+                else:
+                    self.drops[SocketDrop.SHORT] += 1
+            octets += count
+            if octets >= OCTETS_PER_WAKE_UP:
+                break
+        self._deliver(batch)
+
+    def _deliver(self, batch: list[tuple[bytes, Address]]) -> list[tuple[bytes, Address]]:
+        if batch:
+            self._on_esp(batch)
+        return []
+
+
+def runs(packets: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Split into runs that one UDP_SEGMENT send can carry: equal lengths, only the last may be shorter."""
+    start = 0
+    while start < len(packets):
+        size = octets = len(packets[start])
+        end = start + 1
+        while (
+            end < len(packets)
+            and end - start < SEGMENTS_PER_SEND
+            and octets + len(packets[end]) <= OCTETS_PER_SEND
+            and len(packets[end - 1]) == size >= len(packets[end])
+        ):
+            octets += len(packets[end])
+            end += 1
+        yield packets[start:end]
+        start = end
+
+
+def _has_option(sock: socket.socket, option: int, value: int) -> bool:
+    try:
+        sock.setsockopt(socket.IPPROTO_UDP, option, value)
+    except OSError:
+        return False
+    return True
+
+
+def _segment_size(control: list[tuple[int, int, bytes]]) -> int:
+    """What UDP_GRO says about the segments of a receive, in octets; 0 when it says nothing."""
+    for level, kind, data in control:
+        if level == socket.IPPROTO_UDP and kind == _UDP_GRO:
+            return int.from_bytes(data[:4], sys.byteorder)
+    return 0

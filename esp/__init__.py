@@ -1,0 +1,32 @@
+"""ESP without input or output: SAs, transforms, replay windows, packets (RFC 4303), UDP (RFC 3948).
+
+Must not know IKE, MPLS or sockets.
+"""
+
+from esp.demux import KEEPALIVE, NON_ESP_MARKER, Kind, classify, strip_marker
+from esp.engine import InboundSad, Opened, Received, protect, unprotect
+from esp.errors import DropReason, EspError, SequenceExhausted
+from esp.replay import ReplayWindow
+from esp.sa import InboundSa, OutboundSa
+from esp.transforms import Transform, transform_for
+
+__all__ = [
+    "KEEPALIVE",
+    "NON_ESP_MARKER",
+    "DropReason",
+    "EspError",
+    "InboundSa",
+    "InboundSad",
+    "Kind",
+    "Opened",
+    "OutboundSa",
+    "Received",
+    "ReplayWindow",
+    "SequenceExhausted",
+    "Transform",
+    "classify",
+    "protect",
+    "strip_marker",
+    "transform_for",
+    "unprotect",
+]

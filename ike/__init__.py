@@ -1,0 +1,98 @@
+"""IKEv2 (RFC 7296) without IO: octets and time in, datagrams and events out.
+
+`IkeEngine` is the whole of it; `ike.testing` joins two of them on virtual time. Must not know sockets and
+clocks.
+"""
+
+from ike.config import (
+    ChildConfig,
+    Connection,
+    EngineSettings,
+    Extension,
+    Mode,
+    Path,
+    PskAuth,
+    RetransmitPolicy,
+    TrafficPolicy,
+)
+from ike.engine import IkeEngine
+from ike.entropy import Entropy, SystemEntropy
+from ike.errors import IkeError, LocalError, ParseError, SchemaError
+from ike.events import (
+    ChildSa,
+    ChildSaClosed,
+    ChildSaEstablished,
+    ChildSaFailed,
+    CloseReason,
+    Datagram,
+    Deadline,
+    Direction,
+    DropReason,
+    Event,
+    FailureReason,
+    IkeKeyLogEntry,
+    IkeSaClosed,
+    IkeSaEstablished,
+    IkeSaFailed,
+    IkeSaRekeyed,
+    NotifyAnswered,
+    PeerAddressChanged,
+    SessionSnapshot,
+    TraceRecord,
+)
+from ike.proposals import format_proposal, parse_esp_proposal, parse_ike_proposal
+from ike.selectors import AddressSelector, DynamicSelector, SelectorRegistry, SelectorType, TrafficSelectors
+from ike.wire.identity import Identity
+from ike.wire.message import Message, SealedBody
+from ike.wire.payloads import NotifyPayload
+
+__all__ = [
+    "AddressSelector",
+    "ChildConfig",
+    "ChildSa",
+    "ChildSaClosed",
+    "ChildSaEstablished",
+    "ChildSaFailed",
+    "CloseReason",
+    "Connection",
+    "Datagram",
+    "Deadline",
+    "Direction",
+    "DropReason",
+    "DynamicSelector",
+    "EngineSettings",
+    "Entropy",
+    "Event",
+    "Extension",
+    "FailureReason",
+    "Identity",
+    "IkeEngine",
+    "IkeError",
+    "IkeKeyLogEntry",
+    "IkeSaClosed",
+    "IkeSaEstablished",
+    "IkeSaFailed",
+    "IkeSaRekeyed",
+    "LocalError",
+    "Message",
+    "Mode",
+    "NotifyAnswered",
+    "NotifyPayload",
+    "ParseError",
+    "Path",
+    "PeerAddressChanged",
+    "PskAuth",
+    "RetransmitPolicy",
+    "SchemaError",
+    "SealedBody",
+    "SelectorRegistry",
+    "SelectorType",
+    "SessionSnapshot",
+    "SystemEntropy",
+    "TraceRecord",
+    "TrafficPolicy",
+    "TrafficSelectors",
+    "format_proposal",
+    "parse_esp_proposal",
+    "parse_ike_proposal",
+]

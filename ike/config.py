@@ -1,0 +1,179 @@
+"""What an IKE engine is told about its peers: connections, children, limits and timers (RFC 7296).
+
+Plain frozen values; they must not know files, sockets, names of interfaces or any other connection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from ike.selectors import DynamicSelector, Selector
+from ike.wire.identity import Identity
+from ike.wire.sa import Proposal
+
+__all__ = [
+    "ChildConfig",
+    "Connection",
+    "EngineSettings",
+    "Extension",
+    "Mode",
+    "Path",
+    "PskAuth",
+    "RetransmitPolicy",
+    "TrafficPolicy",
+]
+
+ConfigSelector = Selector | DynamicSelector
+"""What a configuration may hold: a selector, or "the address of the path", which is never sent."""
+
+
+class Mode(Enum):
+    """How ESP carries a packet (RFC 7296 1.3.1, USE_TRANSPORT_MODE)."""
+
+    TRANSPORT = "transport"
+    TUNNEL = "tunnel"
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The two ends of a UDP flow, each (address as text, port)."""
+
+    local: tuple[str, int]
+    peer: tuple[str, int]
+
+    def __str__(self) -> str:
+        return f"{self.local[0]}[{self.local[1]}]-{self.peer[0]}[{self.peer[1]}]"
+
+
+@dataclass(frozen=True, slots=True)
+class PskAuth:
+    """Both ends prove that they know one secret (RFC 7296 2.15, auth method 2)."""
+
+    psk: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """A private extension announced by Vendor ID and by a status notify beside AUTH.
+
+    It is on when both ends sent `vendor_id` in IKE_SA_INIT and `notify_type` in IKE_AUTH and AUTH succeeded.
+    The responder's Vendor ID counts only together with CHILDLESS_IKEV2_SUPPORTED (RFC 6023).
+    """
+
+    name: str
+    vendor_id: bytes
+    notify_type: int
+    notify_data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficPolicy:
+    """What may be agreed when the peer creates a child.
+
+    `local_ts` packets sent to us, `peer_ts` sent to it.
+    """
+
+    local_ts: tuple[ConfigSelector, ...]
+    peer_ts: tuple[ConfigSelector, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetransmitPolicy:
+    """When a request is sent again and when the peer counts as gone (RFC 7296 2.1, 2.4).
+
+    Wait `first_s`, then `factor` times longer each time but at most `maximum_s`; after `tries` transmissions
+    and their waits the IKE SA has failed. Each wait is shortened by up to `jitter` of itself.
+    """
+
+    first_s: float = 1.0
+    factor: float = 1.8
+    maximum_s: float = 30.0
+    tries: int = 8
+    jitter: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ChildConfig:
+    """A kind of Child SA: what we propose as its creator and what we accept when the peer creates it.
+
+    `accept` empty: the same as we would propose. `extension`: the child exists only on an IKE SA with that
+    extension on; where one is on, only such children exist. Lifetimes are in seconds, None is without end;
+    rekeying starts up to `rekey_jitter` of `rekey_s` earlier (RFC 7296 2.8.1). A child that is still there
+    after `hard_s` is deleted. `rekey_s` must lie below `hard_s`.
+    """
+
+    name: str
+    proposals: tuple[Proposal, ...]
+    mode: Mode
+    local_ts: tuple[ConfigSelector, ...]
+    peer_ts: tuple[ConfigSelector, ...]
+    accept: tuple[TrafficPolicy, ...] = ()
+    extension: str | None = None
+    tfc_padding_supported: bool = False
+    rekey_s: float | None = 3600.0
+    rekey_jitter: float = 0.1
+    hard_s: float | None = 5400.0
+
+    @property
+    def policies(self) -> tuple[TrafficPolicy, ...]:
+        return self.accept or (TrafficPolicy(self.local_ts, self.peer_ts),)
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One peer: who it is, where it is, how it proves it, and which children it may have.
+
+    Empty `local_addresses` or `peer_addresses`: any. `peer_id` None: any identity that knows the secret.
+    `childless`: as initiator leave the child out of IKE_AUTH when the responder offers it (RFC 6023);
+    otherwise `first_child` travels in IKE_AUTH. `force_udp` falsifies NAT_DETECTION_SOURCE_IP so that both
+    ends encapsulate ESP in UDP; `forbid_udp` sends no NAT detection at all.
+    """
+
+    name: str
+    local_id: Identity
+    peer_id: Identity | None
+    auth: PskAuth
+    ike_proposals: tuple[Proposal, ...]
+    children: tuple[ChildConfig, ...] = ()
+    local_addresses: tuple[str, ...] = ()
+    peer_addresses: tuple[str, ...] = ()
+    local_port: int = 500
+    peer_port: int = 500
+    extension: Extension | None = None
+    extension_required: bool = False
+    childless: bool = True
+    first_child: str | None = None
+    force_udp: bool = False
+    forbid_udp: bool = False
+    initial_contact: bool = True
+    retransmit: RetransmitPolicy = RetransmitPolicy()
+    liveness_s: float | None = 30.0
+    ike_rekey_s: float | None = 14400.0
+    ike_rekey_jitter: float = 0.1
+    ike_hard_s: float | None = 21600.0
+    max_children: int = 64
+
+    def child(self, name: str) -> ChildConfig | None:
+        return next((child for child in self.children if child.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Limits and timers that belong to the whole engine, not to one peer. Times in seconds.
+
+    Above `cookie_threshold` half-open SAs as responder every IKE_SA_INIT request must bring a cookie
+    (RFC 7296 2.6); above `max_half_open` none is answered.
+    """
+
+    cookie_threshold: int = 32
+    max_half_open: int = 1024
+    half_open_s: float = 30.0
+    max_sessions: int = 10_000
+    cookie_lifetime_s: float = 30.0
+    max_init_rounds: int = 6
+    invalid_spi_answers_per_s: float = 10.0
+    temporary_failure_retry_s: float = 5.0
+    temporary_failure_limit_s: float = 180.0
+    collision_timeout_s: float = 60.0
+    nonce_octets: int = 32

@@ -1,0 +1,269 @@
+"""The IKEv2 engine: octets and time in, datagrams and events out (RFC 7296).
+
+It only dispatches: SPIs lead to an IKE SA, commands to a session, timers to their owner. Must not know what a
+message says; it has no socket, no clock and no entropy of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from ike.config import Connection, EngineSettings, Path
+from ike.entropy import Entropy
+from ike.errors import LocalError, ParseError
+from ike.events import (
+    CloseReason,
+    Datagram,
+    Deadline,
+    DropReason,
+    Event,
+    FailureReason,
+    IkeKeyLogEntry,
+    NotifyAnswered,
+    SessionSnapshot,
+    TraceRecord,
+)
+from ike.exchanges.create_child import CreateChildSa
+from ike.exchanges.exchange import Close, Fail
+from ike.exchanges.informational import SendNotify, delete_ike_sa
+from ike.exchanges.sa_init import InitiateSa
+from ike.exchanges.sa_init_responder import InitResponder
+from ike.host import Host, Informational, Rewrite
+from ike.numbers import ExchangeType, NotifyType
+from ike.sa import IkeSa
+from ike.selectors import SelectorRegistry, TrafficSelectors
+from ike.session import Session
+from ike.wire.message import MAJOR_VERSION, NO_SPI, Header, Message, encode_payloads
+from ike.wire.payloads import NotifyPayload
+
+__all__ = ["IkeEngine"]
+
+MAX_NOTIFY_OCTETS = 60_000
+"""What fits into one message beside its header and the Encrypted payload."""
+
+
+class IkeEngine:
+    """One IKE endpoint with any number of peers.
+
+    Nothing that a datagram holds makes a method raise; wrong use by the caller is a LocalError. The owner
+    takes all events first and sends datagrams second.
+    """
+
+    def __init__(
+        self,
+        connections: Sequence[Connection],
+        *,
+        entropy: Entropy,
+        registry: SelectorRegistry | None = None,
+        settings: EngineSettings | None = None,
+        informational: Informational | None = None,
+        key_log: Callable[[IkeKeyLogEntry], None] | None = None,
+        trace: Callable[[TraceRecord], None] | None = None,
+        rewrite_outgoing: Rewrite | None = None,
+    ) -> None:
+        self._connections = {connection.name: connection for connection in connections}
+        if len(self._connections) != len(connections):
+            raise LocalError("two connections have one name")
+        self._host = Host(
+            connections,
+            entropy,
+            registry or SelectorRegistry(),
+            settings or EngineSettings(),
+            informational,
+            key_log,
+            trace,
+            rewrite_outgoing,
+        )
+        self._init_responder = InitResponder(self._host)
+        self._tokens = 0
+        self._answers_left = 0.0
+        self._answers_at = 0.0
+
+    # --- from the network
+
+    def receive_datagram(self, data: bytes, path: Path, now: float) -> None:
+        """One IKE message, without the four zero octets of port 4500."""
+        host = self._host
+        try:
+            header = Header.parse(data)
+        except ParseError:
+            host.drop(DropReason.TRUNCATED)
+            return
+        if header.major != MAJOR_VERSION:
+            host.drop(DropReason.VERSION)
+            if header.major > MAJOR_VERSION and not header.is_response:
+                self._complain(header, NotifyType.INVALID_MAJOR_VERSION, path, now)
+        elif header.length != len(data) or header.spi_i == NO_SPI:
+            host.drop(DropReason.MALFORMED)
+        elif header.exchange == ExchangeType.IKE_SA_INIT and not header.is_response:
+            if header.is_initiator and header.spi_r == NO_SPI:
+                self._init_responder.receive(data, path, now)
+            else:
+                host.drop(DropReason.MALFORMED)
+        elif (sa := self._find(header)) is not None:
+            sa.receive(header, data, path, now)
+        else:
+            host.drop(DropReason.UNKNOWN_SPI)
+            if not header.is_response:
+                self._complain(header, NotifyType.INVALID_IKE_SPI, path, now)
+
+    def _find(self, header: Header) -> IkeSa | None:
+        sa = self._host.ike_sa(header.spi_i, header.spi_r)
+        if sa is None and header.exchange == ExchangeType.IKE_SA_INIT:
+            sa = self._host.ike_sa(header.spi_i, NO_SPI)
+        return sa
+
+    def _complain(self, header: Header, notify_type: NotifyType, path: Path, now: float) -> None:
+        """An unprotected response to an unprotected request, at a limited rate (RFC 7296 1.5, 2.21.4)."""
+        rate = self._host.settings.invalid_spi_answers_per_s
+        self._answers_left = min(rate, self._answers_left + (now - self._answers_at) * rate)
+        self._answers_at = now
+        if self._answers_left < 1:
+            return
+        self._answers_left -= 1
+        response = Message(
+            header.spi_i,
+            header.spi_r,
+            header.exchange,
+            not header.is_initiator,
+            True,
+            header.message_id,
+            (NotifyPayload(notify_type),),
+        )
+        self._host.send((response.encode(),), path)
+
+    # --- commands
+    #
+    # For a session or child that has just gone a command does nothing: the event that says so is on its way.
+
+    def initiate(self, connection: str, path: Path, now: float) -> int:
+        """Begin an IKE SA; the answer is IkeSaEstablished or IkeSaFailed. Returns the session."""
+        found = self._connections.get(connection)
+        if found is None:
+            raise LocalError(f"no connection {connection}")
+        host = self._host
+        session = Session(host, found, is_opener=True)
+        sa = IkeSa(host, session, spi_i=host.new_ike_spi(), spi_r=NO_SPI, is_initiator=True, path=path)
+        session.current = sa
+        host.register_ike_sa(sa)
+        host.sessions[session.number] = session
+        sa.start(InitiateSa(host, found), now)
+        return session.number
+
+    def create_child(
+        self, session: int, child: str, now: float, trigger: TrafficSelectors | None = None
+    ) -> None:
+        """Ask for a child of that name. `trigger` holds selectors of the packet that wants it: ours in `tsi`.
+
+        The answer is ChildSaEstablished or ChildSaFailed.
+        """
+        if found := self._established(session):
+            if child not in {config.name for config in found.usable_children}:
+                raise LocalError(f"no child {child} on this IKE SA of {found.name}")
+            found.queue(CreateChildSa(child, trigger))
+            found.pump(now)
+
+    def rekey_child(self, session: int, spi_in: bytes, now: float) -> None:
+        """A child that is being rekeyed or deleted already is left alone."""
+        if found := self._established(session):
+            found.rekey_child(spi_in)
+            found.pump(now)
+
+    def delete_child(self, session: int, spi_in: bytes, now: float) -> None:
+        """ChildSaClosed comes when the peer has answered."""
+        if found := self._established(session):
+            found.delete_child(spi_in, CloseReason.DELETED_LOCALLY)
+            found.pump(now)
+
+    def rekey_ike_sa(self, session: int, now: float) -> None:
+        """IkeSaRekeyed comes when the new IKE SA is there; a rekey that is under way is left alone."""
+        if found := self._established(session):
+            found.rekey_ike_sa()
+            found.pump(now)
+
+    def delete_ike_sa(self, session: int, now: float) -> None:
+        """IkeSaClosed, or IkeSaFailed before it was established, comes at once; the Delete is on its way."""
+        found = self._session(session)
+        if found and found.established_at is None:
+            found.abandon(Fail(FailureReason.CLOSED_LOCALLY, "closed while connecting"), now)
+        elif found:
+            found.end(Close(CloseReason.DELETED_LOCALLY, "closed", (delete_ike_sa(),)), now)
+
+    def check_liveness(self, session: int, now: float) -> None:
+        """Ask the peer for a sign of life, unless a request is under way already."""
+        if found := self._established(session):
+            found.check_liveness()
+            found.pump(now)
+
+    def send_notify(self, session: int, notifies: Sequence[NotifyPayload], now: float) -> int:
+        """Send notifies in an INFORMATIONAL request. Returns the token of the NotifyAnswered to come.
+
+        While the IKE SA is being rekeyed they wait; what was unanswered then is sent again on the new one.
+        """
+        if len(encode_payloads(notifies)[1]) > MAX_NOTIFY_OCTETS:
+            raise LocalError(f"notifies of more than {MAX_NOTIFY_OCTETS} octets")
+        self._tokens += 1
+        if found := self._established(session):
+            found.queue(SendNotify(self._tokens, notifies))
+            found.pump(now)
+        else:
+            self._host.emit(NotifyAnswered(session, self._tokens, None))
+        return self._tokens
+
+    def note_esp_received(self, spi_in: bytes, now: float) -> None:
+        """An authentic ESP packet came on a child: its peer is alive (RFC 7296 2.4)."""
+        session = self._host.session_of_child(spi_in)
+        if session:
+            session.heard(now)
+
+    # --- to the owner
+
+    def datagrams_to_send(self, now: float) -> list[Datagram]:
+        """Everything that has to leave, in its order."""
+        datagrams = list(self._host.outbox)
+        self._host.outbox.clear()
+        return datagrams
+
+    def next_event(self) -> Event | None:
+        return self._host.events.popleft() if self._host.events else None
+
+    def next_deadline(self) -> Deadline | None:
+        """When to call `handle_timer` next."""
+        return self._host.timers.next_deadline()
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due. What becomes due by doing it waits for the next call."""
+        for _ in range(len(self._host.timers)):
+            key = self._host.timers.pop_due(now)
+            if key is None:
+                break
+            key.owner.handle_timer(key.kind, key.detail, now)
+
+    @property
+    def counters(self) -> Counter[DropReason]:
+        """What had no effect, by reason."""
+        return self._host.counters
+
+    def sessions(self) -> tuple[SessionSnapshot, ...]:
+        """Those that we began and those whose peer is authenticated."""
+        return tuple(session.snapshot() for session in self._host.sessions.values())
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no request of ours waits for its answer; after deletes: the peers know."""
+        return not any(sa.requests.in_flight for sa in self._host.ike_sas())
+
+    # --- looking up
+
+    def _session(self, number: int) -> Session | None:
+        """None for one that is over. LocalError for a number that never was."""
+        if not self._host.was_session(number):
+            raise LocalError(f"no session {number}")
+        return self._host.sessions.get(number)
+
+    def _established(self, number: int) -> Session | None:
+        session = self._session(number)
+        if session and session.established_at is None:
+            raise LocalError(f"session {number} is not established")
+        return session

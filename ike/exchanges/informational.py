@@ -1,0 +1,146 @@
+"""INFORMATIONAL: deleting, showing to be alive, private notifies (RFC 7296 1.4, 1.4.1, 2.4).
+
+    HDR, SK {[N+], [D+]}  -->
+                              <--  HDR, SK {[N+], [D+]}
+
+Must not know what a private notify means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ike.events import CloseReason, NotifyAnswered
+from ike.exchanges.exchange import NOTHING, Close, CloseChild, Exchange, Outcome, Priority
+from ike.exchanges.schema import Story
+from ike.numbers import ExchangeType, NotifyType, ProtocolId, is_error_notify, name_of
+from ike.states import Ask, Doing, Verdict, judge
+from ike.wire.message import Message
+from ike.wire.payloads import DeletePayload, NotifyPayload, Payload
+
+if TYPE_CHECKING:
+    from ike.sa import IkeSa
+
+FIRST_PRIVATE_STATUS = 40960
+FATAL = {
+    NotifyType.AUTHENTICATION_FAILED: CloseReason.AUTHENTICATION_FAILED,
+    NotifyType.INVALID_SYNTAX: CloseReason.PROTOCOL_ERROR,
+    NotifyType.UNSUPPORTED_CRITICAL_PAYLOAD: CloseReason.PROTOCOL_ERROR,
+}
+"""As a request: the only errors that end an IKE SA without a Delete (RFC 7296 2.21.2)."""
+
+
+def delete_ike_sa() -> DeletePayload:
+    return DeletePayload(ProtocolId.IKE)
+
+
+class _Informational(Exchange):
+    exchange_type = ExchangeType.INFORMATIONAL
+
+
+class DeleteChildSa(_Informational):
+    """Close a pair: D lists the SPI that we receive on.
+
+    `is_installed` False: it was never more than an answer.
+    """
+
+    priority = Priority.DELETE
+
+    def __init__(self, spi_in: bytes, reason: CloseReason, *, is_installed: bool = True) -> None:
+        self.spi_in = spi_in
+        self.reason = reason
+        self._is_installed = is_installed
+
+    def request(self, sa: IkeSa, now: float) -> Sequence[Payload] | None:
+        if self._is_installed and self.spi_in not in sa.session.children:
+            return None
+        return (DeletePayload(ProtocolId.ESP, (self.spi_in,)),)
+
+    def on_response(self, sa: IkeSa, message: Message, story: Story, now: float) -> Outcome:
+        return Outcome(close=(CloseChild(self.spi_in, self.reason),) if self._is_installed else ())
+
+    def on_lost(self, sa: IkeSa, *, session_is_over: bool) -> Outcome:
+        return Outcome(start=(self,))
+
+    def doing(self, subject: bytes | None) -> Doing | None:
+        return Doing.DELETING_THAT_CHILD if subject == self.spi_in else Doing.DELETING_OTHER_CHILD
+
+
+class LivenessCheck(_Informational):
+    """An empty request; that it is answered is all."""
+
+    priority = Priority.LIVENESS
+
+    def request(self, sa: IkeSa, now: float) -> Sequence[Payload] | None:
+        return ()
+
+    def on_response(self, sa: IkeSa, message: Message, story: Story, now: float) -> Outcome:
+        return NOTHING
+
+
+class SendNotify(_Informational):
+    """Notifies of the owner, and the notifies of the answer for it."""
+
+    priority = Priority.NOTIFY
+
+    def __init__(self, token: int, notifies: Sequence[NotifyPayload]) -> None:
+        self._token = token
+        self._notifies = tuple(notifies)
+
+    def request(self, sa: IkeSa, now: float) -> Sequence[Payload] | None:
+        return self._notifies
+
+    def on_response(self, sa: IkeSa, message: Message, story: Story, now: float) -> Outcome:
+        return Outcome(events=(NotifyAnswered(sa.session.number, self._token, message.notifies),))
+
+    def on_lost(self, sa: IkeSa, *, session_is_over: bool) -> Outcome:
+        if session_is_over:
+            return Outcome(events=(NotifyAnswered(sa.session.number, self._token, None),))
+        return Outcome(start=(self,))
+
+
+class LastWords(_Informational):
+    """The last request on an IKE SA: its Delete, or the error that ends it."""
+
+    priority = Priority.DELETE
+
+    def __init__(self, payloads: Sequence[Payload]) -> None:
+        self._payloads = tuple(payloads)
+
+    def request(self, sa: IkeSa, now: float) -> Sequence[Payload] | None:
+        return self._payloads
+
+    def on_response(self, sa: IkeSa, message: Message, story: Story, now: float) -> Outcome:
+        return Outcome(is_finished=True)
+
+
+def respond_informational(sa: IkeSa, message: Message) -> Outcome:
+    """Deletes first, then errors, then the owner's notifies."""
+    deletes = message.all(DeletePayload)
+    if any(delete.protocol == ProtocolId.IKE for delete in deletes):
+        # Obeyed whatever we are doing; our own rekey or Delete is forgotten (RFC 7296 2.25.2).
+        return Outcome(end=Close(CloseReason.DELETED_BY_PEER, "the peer deleted the IKE SA"))
+    for notify in message.notifies:
+        reason = FATAL.get(notify.notify_type) if is_error_notify(notify.notify_type) else None  # type: ignore[call-overload]
+        if reason:
+            return Outcome(end=Close(reason, f"the peer sent {name_of(NotifyType, notify.notify_type)}"))
+    closed: list[CloseChild] = []
+    answered: list[bytes] = []
+    unknown: list[bytes] = []
+    for spi_out in (spi for delete in deletes if delete.protocol == ProtocolId.ESP for spi in delete.spis):
+        child = sa.session.child_by_spi_out(spi_out)
+        if child is None:
+            unknown.append(spi_out)
+            continue
+        if any(close.spi_in == child.sa.spi_in for close in closed):
+            continue
+        spi_in = child.sa.spi_in
+        closed.append(CloseChild(spi_in, child.fate or CloseReason.DELETED_BY_PEER))
+        if judge(Ask.DELETE_CHILD, sa.doing(spi_in)) is not Verdict.ANSWER_WITHOUT_DELETE:
+            answered.append(spi_in)
+    response: list[Payload] = [DeletePayload(ProtocolId.ESP, tuple(answered))] if answered else []
+    private = tuple(n for n in message.notifies if n.notify_type >= FIRST_PRIVATE_STATUS)
+    if private and sa.host.informational and not sa.session.is_over:
+        response.extend(sa.host.informational(sa.session.number, private))
+    return Outcome(response=response, close=closed, early_deletes=unknown)

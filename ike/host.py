@@ -1,0 +1,160 @@
+"""What an engine lends to its IKE SAs: entropy, timers, mailboxes, and the tables of SPIs (RFC 7296 2.6).
+
+Must not know exchanges; it keeps what several IKE SAs share and decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ike.child import FIRST_FREE_SPI
+from ike.child import SPI_OCTETS as CHILD_SPI_OCTETS
+from ike.config import Connection, EngineSettings, Path
+from ike.entropy import Entropy
+from ike.events import Datagram, Direction, DropReason, Event, IkeKeyLogEntry, TraceRecord
+from ike.selectors import SelectorRegistry
+from ike.timers import TimerTable
+from ike.trace import summary
+from ike.wire.message import NO_SPI, SPI_OCTETS, Message, SealedBody
+from ike.wire.payloads import NotifyPayload
+
+if TYPE_CHECKING:
+    from ike.sa import IkeSa
+    from ike.session import Session
+
+Informational = Callable[[int, tuple[NotifyPayload, ...]], Sequence[NotifyPayload]]
+Rewrite = Callable[[Message], Iterable[Message | SealedBody]]
+
+
+class Host:
+    """Everything here is open to the IKE SAs and sessions of one engine."""
+
+    def __init__(
+        self,
+        connections: Sequence[Connection],
+        entropy: Entropy,
+        registry: SelectorRegistry,
+        settings: EngineSettings,
+        informational: Informational | None,
+        key_log: Callable[[IkeKeyLogEntry], None] | None,
+        trace: Callable[[TraceRecord], None] | None,
+        rewrite_outgoing: Rewrite | None,
+    ) -> None:
+        self.connections = tuple(connections)
+        self.entropy = entropy
+        self.registry = registry
+        self.settings = settings
+        self.informational = informational
+        self.key_log = key_log
+        self.rewrite_outgoing = rewrite_outgoing
+        self.timers = TimerTable()
+        self.counters: Counter[DropReason] = Counter()
+        self.outbox: deque[Datagram] = deque()
+        self.events: deque[Event] = deque()
+        self.sessions: dict[int, Session] = {}
+        """Those with a connection: ours from the start, the peer's once it is authenticated."""
+        self.half_open: dict[bytes, IkeSa] = {}
+        """SHA-256 of an IKE_SA_INIT request -> what it made, while nobody is authenticated (RFC 7296 2.1)."""
+        self.completed_inits: set[bytes] = set()
+        """The same of those that are authenticated: a late copy of the request is ignored."""
+        self._trace = trace
+        self._ike_sas: dict[tuple[bytes, bytes], IkeSa] = {}
+        self._child_spis: dict[bytes, Session] = {}
+        self._own_spis: Counter[bytes] = Counter()
+        self._session_count = 0
+
+    def next_session(self) -> int:
+        self._session_count += 1
+        return self._session_count
+
+    def was_session(self, number: int) -> bool:
+        return 0 < number <= self._session_count
+
+    # --- SPIs
+
+    def new_ike_spi(self) -> bytes:
+        """Eight octets that are no SPI of ours yet, and not zero."""
+        while (spi := self.entropy.octets(SPI_OCTETS)) == NO_SPI or spi in self._own_spis:
+            continue
+        return spi
+
+    def new_child_spi(self) -> bytes:
+        """Four octets that no child of ours receives on, above the reserved values."""
+        while True:
+            spi = self.entropy.octets(CHILD_SPI_OCTETS)
+            if int.from_bytes(spi, "big") >= FIRST_FREE_SPI and spi not in self._child_spis:
+                return spi
+
+    def register_ike_sa(self, sa: IkeSa) -> None:
+        self._ike_sas[sa.spi_i, sa.spi_r] = sa
+        self._own_spis[sa.own_spi] += 1
+
+    def ike_sas(self) -> tuple[IkeSa, ...]:
+        """Those that have both SPIs, the deleted ones included until their last answer came."""
+        return tuple(self._ike_sas.values())
+
+    def forget_ike_sa(self, sa: IkeSa) -> None:
+        """Also when it was never registered, or is forgotten already."""
+        self.timers.cancel_all(sa)
+        self.forget_init(sa)
+        if self._ike_sas.get((sa.spi_i, sa.spi_r)) is sa:
+            del self._ike_sas[sa.spi_i, sa.spi_r]
+            self._own_spis -= Counter([sa.own_spi])
+
+    def forget_init(self, sa: IkeSa) -> None:
+        """From now on a copy of the IKE_SA_INIT request that made `sa` is a new one."""
+        self.half_open.pop(sa.init_digest, None)
+        self.completed_inits.discard(sa.init_digest)
+
+    def ike_sa(self, spi_i: bytes, spi_r: bytes) -> IkeSa | None:
+        """The IKE SA of exactly this pair; one that waits for the peer's SPI has zero in its place."""
+        return self._ike_sas.get((spi_i, spi_r))
+
+    def register_child(self, spi_in: bytes, session: Session) -> None:
+        self._child_spis[spi_in] = session
+
+    def forget_child(self, spi_in: bytes) -> None:
+        self._child_spis.pop(spi_in, None)
+
+    def session_of_child(self, spi_in: bytes) -> Session | None:
+        return self._child_spis.get(spi_in)
+
+    # --- randomness
+
+    def nonce(self) -> bytes:
+        return self.entropy.octets(self.settings.nonce_octets)
+
+    def shortened(self, seconds: float, jitter: float) -> float:
+        """`seconds`, less a random part of up to `jitter` of it."""
+        part = int.from_bytes(self.entropy.octets(2), "big") / 65536
+        return seconds * (1 - jitter * part)
+
+    # --- out
+
+    def send(self, datagrams: Iterable[bytes], path: Path) -> None:
+        self.outbox.extend(Datagram(data, path) for data in datagrams)
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+    def drop(self, reason: DropReason) -> None:
+        self.counters[reason] += 1
+
+    def trace_message(
+        self, at: float, session: int | None, direction: Direction, path: Path, message: Message
+    ) -> None:
+        if self._trace:
+            self._trace(
+                TraceRecord(
+                    at,
+                    session,
+                    direction,
+                    path,
+                    summary(message),
+                    message.message_id,
+                    message.spi_i,
+                    message.spi_r,
+                )
+            )

@@ -1,0 +1,442 @@
+"""A session: an IKE SA and those that replace it by rekey, its children, its waiting requests (RFC 7296 2.8).
+
+Children belong to the session, so a rekey of the IKE SA moves all of them at once. Must not know octets, keys
+or Message IDs.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Hashable, Iterator
+from typing import TYPE_CHECKING
+
+from ike.child import Child
+from ike.config import ChildConfig, Connection, Path, RetransmitPolicy
+from ike.events import (
+    ChildSaClosed,
+    ChildSaEstablished,
+    CloseReason,
+    IkeSaClosed,
+    IkeSaEstablished,
+    IkeSaFailed,
+    IkeSaRekeyed,
+    PeerAddressChanged,
+    SessionSnapshot,
+)
+from ike.exchanges.create_child import MakeChildSa, RekeyChildSa
+from ike.exchanges.exchange import AddChild, Close, Establish, Exchange, Fail, Outcome, Successor
+from ike.exchanges.informational import DeleteChildSa, LivenessCheck, delete_ike_sa
+from ike.exchanges.rekey_ike import RekeyIkeSa
+from ike.host import Host
+from ike.states import IkeSaState, is_redundant
+from ike.timers import TimerKind
+from ike.wire.identity import Identity
+
+if TYPE_CHECKING:
+    from ike.sa import IkeSa
+
+NO_CONNECTION_RETRANSMIT = RetransmitPolicy()
+
+
+class Session:
+    """`current` carries the requests.
+
+    `others` are IKE SAs that a rekey left over and that wait for a Delete.
+    """
+
+    current: IkeSa
+
+    def __init__(self, host: Host, connection: Connection | None, *, is_opener: bool) -> None:
+        self.host = host
+        self.number = host.next_session()
+        self.connection = connection
+        self.is_opener = is_opener
+        self.others: list[IkeSa] = []
+        self.candidates: list[IkeSa] = []
+        self.children: dict[bytes, Child] = {}
+        self.local_id: Identity | None = None
+        self.peer_id: Identity | None = None
+        self.extension_data: bytes | None = None
+        self.established_at: float | None = None
+        self.heard_at = 0.0
+        self.is_over = False
+        self._waiting: list[tuple[int, int, Exchange]] = []
+        self._count = 0
+        self._refused_since: float | None = None
+
+    @property
+    def name(self) -> str:
+        return self.connection.name if self.connection else ""
+
+    @property
+    def retransmit(self) -> RetransmitPolicy:
+        return self.connection.retransmit if self.connection else NO_CONNECTION_RETRANSMIT
+
+    @property
+    def usable_children(self) -> tuple[ChildConfig, ...]:
+        """Where the extension is on, only its children; where it is not, only those without one."""
+        if self.connection is None:
+            return ()
+        extension = self.connection.extension
+        wanted = extension.name if extension and self.extension_data is not None else None
+        return tuple(child for child in self.connection.children if child.extension == wanted)
+
+    def child_by_spi_out(self, spi_out: bytes) -> Child | None:
+        return next((child for child in self.children.values() if child.sa.spi_out == spi_out), None)
+
+    def snapshot(self) -> SessionSnapshot:
+        sa = self.current
+        return SessionSnapshot(
+            session=self.number,
+            connection=self.name,
+            state=sa.state.value,
+            is_opener=self.is_opener,
+            is_initiator=sa.is_initiator,
+            spi_i=sa.spi_i,
+            spi_r=sa.spi_r,
+            local_id=self.local_id,
+            peer_id=self.peer_id,
+            path=sa.path,
+            proposal=sa.keyed.proposal if sa.is_keyed else None,
+            extension_data=self.extension_data,
+            udp_encapsulation=sa.nat.udp_encapsulation,
+            established_at=self.established_at,
+            children=tuple(child.sa for child in self.children.values()),
+        )
+
+    # --- requests of ours
+
+    def queue(self, exchange: Exchange) -> None:
+        """Let a request wait for the window; `pump` sends it."""
+        self._count += 1
+        heapq.heappush(self._waiting, (exchange.priority, self._count, exchange))
+
+    def requests(self) -> Iterator[Exchange]:
+        """All of ours that wait or are in flight."""
+        yield from (exchange for _, _, exchange in self._waiting)
+        for sa in (self.current, *self.others):
+            yield from sa.requests.exchanges
+
+    def pump(self, now: float) -> None:
+        """Send what the window allows.
+
+        While the IKE SA is being rekeyed nothing new starts (RFC 7296 1.3.2).
+        """
+        while self._waiting and self._may_start(self._waiting[0][2]):
+            self.current.start(heapq.heappop(self._waiting)[2], now)
+
+    def _may_start(self, exchange: Exchange) -> bool:
+        current = self.current
+        if current.state is not IkeSaState.ESTABLISHED or not current.requests.is_open:
+            return False
+        if self.others or current.peer_successor or current.is_rekeying:
+            return False
+        return not (isinstance(exchange, RekeyIkeSa) and current.requests.in_flight)
+
+    def retry_later(self, exchange: Exchange, now: float) -> Outcome:
+        """The peer said TEMPORARY_FAILURE: again after a while, but not for ever (RFC 7296 2.25)."""
+        settings = self.host.settings
+        if self._refused_since is None:
+            self._refused_since = now
+        if now - self._refused_since >= settings.temporary_failure_limit_s:
+            detail = "the peer has answered TEMPORARY_FAILURE for too long"
+            return Outcome(end=Close(CloseReason.OUT_OF_SYNC, detail, (delete_ike_sa(),)))
+        delay = settings.temporary_failure_retry_s
+        at = now + delay + self.host.shortened(delay, 1.0)
+        self.host.timers.set(at, TimerKind.RETRY, self, exchange)
+        return Outcome()
+
+    def note_success(self) -> None:
+        self._refused_since = None
+
+    # --- life
+
+    def establish(self, sa: IkeSa, what: Establish, now: float) -> None:
+        self._drop_candidates(but=sa)
+        self.current = sa
+        sa.become(IkeSaState.ESTABLISHED)
+        sa.init = None
+        if self.host.half_open.pop(sa.init_digest, None):
+            self.host.completed_inits.add(sa.init_digest)
+        self.connection, self.local_id, self.peer_id = what.connection, what.local_id, what.peer_id
+        self.extension_data = what.extension_data
+        self.established_at = self.heard_at = now
+        self.host.sessions[self.number] = self
+        if what.is_only_one:
+            self._end_other_sessions(now)
+        self.host.emit(
+            IkeSaEstablished(
+                session=self.number,
+                connection=self.name,
+                is_opener=self.is_opener,
+                is_initiator=sa.is_initiator,
+                spi_i=sa.spi_i,
+                spi_r=sa.spi_r,
+                local_id=what.local_id,
+                peer_id=what.peer_id,
+                path=sa.path,
+                proposal=sa.keyed.proposal,
+                extension_data=what.extension_data,
+                udp_encapsulation=sa.nat.udp_encapsulation,
+            )
+        )
+        self._start_ike_timers(now)
+        if what.connection.liveness_s is not None:
+            self.host.timers.set(now + what.connection.liveness_s, TimerKind.LIVENESS, self)
+
+    def _end_other_sessions(self, now: float) -> None:
+        """INITIAL_CONTACT: the peer has forgotten the others.
+
+        A Delete goes out all the same, for if they crossed.
+        """
+        ids = (self.local_id, self.peer_id)
+        for other in list(self.host.sessions.values()):
+            if (
+                other is not self
+                and other.established_at is not None
+                and (other.local_id, other.peer_id) == ids
+            ):
+                other.end(Close(CloseReason.REPLACED, "the peer started afresh", (delete_ike_sa(),)), now)
+
+    def _start_ike_timers(self, now: float) -> None:
+        timers, connection = self.host.timers, self.connection
+        if connection is None:
+            return
+        if connection.ike_rekey_s is not None:
+            at = now + self.host.shortened(connection.ike_rekey_s, connection.ike_rekey_jitter)
+            timers.set(at, TimerKind.IKE_REKEY, self)
+        if connection.ike_hard_s is not None:
+            timers.set(now + connection.ike_hard_s, TimerKind.IKE_HARD, self)
+
+    def follow(self, candidate: IkeSa) -> None:
+        """One answer to our IKE_SA_INIT is worth an IKE_AUTH."""
+        self.candidates.append(candidate)
+        self.host.register_ike_sa(candidate)
+
+    def heard(self, now: float) -> None:
+        """Something authenticated came, over IKE or ESP: the peer is alive (RFC 7296 2.4)."""
+        self.heard_at = max(self.heard_at, now)
+
+    def move(self, path: Path) -> None:
+        """The peer is somewhere else now."""
+        for sa in (self.current, *self.others):
+            sa.path = path
+        if self.established_at is not None:
+            self.host.emit(PeerAddressChanged(self.number, path))
+
+    def fail(self, sa: IkeSa, what: Fail, now: float) -> None:
+        """`sa` does not come to be.
+
+        With other candidates left the session goes on with those (RFC 7296 2.4).
+        """
+        if sa in self.candidates:
+            self.candidates.remove(sa)
+        sa.finish(what.last_words, now)
+        if self.candidates or self.is_over:
+            return
+        self.is_over = True
+        self._drop_candidates(but=sa)
+        connection = self.connection or what.connection
+        name = connection.name if connection else ""
+        self._lose_requests()
+        self.host.emit(IkeSaFailed(self.number, name, what.reason, what.detail))
+        self._forget()
+
+    def abandon(self, what: Fail, now: float) -> None:
+        """We do not want it any more."""
+        self._drop_candidates(but=self.current)
+        self.fail(self.current, what, now)
+
+    def _drop_candidates(self, but: IkeSa) -> None:
+        for sa in {self.current, *self.candidates} - {but}:
+            self.host.forget_ike_sa(sa)
+        self.candidates = []
+
+    def end(self, what: Close, now: float) -> None:
+        """Over, as far as the owner is concerned; the last words are still to be brought to the peer."""
+        if self.is_over:
+            return
+        self.is_over = True
+        for spi_in in list(self.children):
+            self.close_child(spi_in, CloseReason.IKE_SA_CLOSED)
+        self._lose_requests()
+        self.host.emit(IkeSaClosed(self.number, self.name, what.reason, what.detail))
+        self._forget()
+        for sa in self.others:
+            sa.finish((), now)
+        self.others = []
+        self.current.finish(what.last_words, now)
+
+    def _lose_requests(self) -> None:
+        for exchange in list(self.requests()):
+            for event in exchange.on_lost(self.current, session_is_over=True).events:
+                self.host.emit(event)
+        self._waiting = []
+
+    def _forget(self) -> None:
+        self.host.timers.cancel_all(self)
+        self.host.sessions.pop(self.number, None)
+
+    # --- children
+
+    def add_child(self, what: AddChild, now: float) -> None:
+        child, sa = what.child, what.child.sa
+        self.children[sa.spi_in] = child
+        self.host.register_child(sa.spi_in, self)
+        self.note_success()
+        config, timers = child.config, self.host.timers
+        if config.rekey_s is not None:
+            at = now + self.host.shortened(config.rekey_s, config.rekey_jitter)
+            timers.set(at, TimerKind.CHILD_REKEY, self, sa.spi_in)
+        if config.hard_s is not None:
+            timers.set(now + config.hard_s, TimerKind.CHILD_HARD, self, sa.spi_in)
+        self._expect_end(what.replaces, CloseReason.REKEYED, now)
+        self._expect_end(what.outlives, CloseReason.REDUNDANT, now)
+        for exchange in self.requests():
+            if isinstance(exchange, RekeyChildSa) and exchange.spi_in == what.replaces and not sa.is_creator:
+                exchange.rival = sa
+        self.host.emit(
+            ChildSaEstablished(self.number, self.name, sa, what.replaces, use_outbound=what.use_outbound)
+        )
+
+    def note_early_delete(self, spi_out: bytes) -> None:
+        """The peer deletes what we have not: perhaps the grant of one of our requests is still on its way."""
+        for exchange in self.requests():
+            if isinstance(exchange, MakeChildSa):
+                exchange.note_early_delete(spi_out)
+
+    def _expect_end(self, spi_in: bytes | None, fate: CloseReason, now: float) -> None:
+        """Whoever made the child that stays deletes this one. If nobody does, we do."""
+        child = self.children.get(spi_in) if spi_in else None
+        if child is None or child.is_deleting:
+            return
+        child.fate = fate
+        self.host.timers.cancel(TimerKind.CHILD_REKEY, self, spi_in)
+        self.host.timers.set(now + self.host.settings.collision_timeout_s, TimerKind.CHILD_HARD, self, spi_in)
+
+    def close_child(self, spi_in: bytes, reason: CloseReason) -> None:
+        child = self.children.pop(spi_in, None)
+        if child is None:
+            return
+        self.host.forget_child(spi_in)
+        for kind in (TimerKind.CHILD_REKEY, TimerKind.CHILD_HARD):
+            self.host.timers.cancel(kind, self, spi_in)
+        self.host.emit(ChildSaClosed(self.number, self.name, spi_in, child.sa.spi_out, reason))
+
+    def delete_child(self, spi_in: bytes, reason: CloseReason) -> None:
+        child = self.children.get(spi_in)
+        if child is None or child.is_deleting:
+            return
+        child.is_deleting = True
+        for kind in (TimerKind.CHILD_REKEY, TimerKind.CHILD_HARD):
+            self.host.timers.cancel(kind, self, spi_in)
+        self.queue(DeleteChildSa(spi_in, reason))
+
+    def rekey_child(self, spi_in: bytes) -> None:
+        child = self.children.get(spi_in)
+        if child is None or child.is_deleting or child.fate:
+            return
+        if not any(isinstance(e, RekeyChildSa) and e.spi_in == spi_in for e in self.requests()):
+            self.queue(RekeyChildSa(spi_in))
+
+    # --- rekey of the IKE SA (RFC 7296 2.8, 2.8.2, 2.18)
+
+    def rekey_ike_sa(self) -> None:
+        if not any(isinstance(exchange, RekeyIkeSa) for exchange in self.requests()):
+            self.queue(RekeyIkeSa())
+
+    def on_successor(self, old: IkeSa, made: Successor, now: float) -> None:
+        """A rekey of `old` came to its end, ours or the peer's; perhaps both are under way."""
+        made.ike_sa.become(IkeSaState.ESTABLISHED)
+        self.host.register_ike_sa(made.ike_sa)
+        if not made.is_ours:
+            old.peer_successor = made
+            if not old.is_rekeying:
+                self._succeed(old, made, now)
+            return
+        rival = old.peer_successor
+        if rival is None or rival.ike_sa.state is IkeSaState.CLOSED:
+            # No collision, or the peer has compared the nonces first and deleted its own.
+            self._succeed(old, made, now)
+        elif is_redundant(made.nonces, rival.nonces):
+            self.others.append(made.ike_sa)
+            made.ike_sa.finish((delete_ike_sa(),), now)
+            self._succeed(old, rival, now)
+        else:
+            self.others.append(rival.ike_sa)
+            self._expect_delete(rival.ike_sa, now)
+            self._succeed(old, made, now)
+
+    def on_rekey_failed(self, old: IkeSa, now: float) -> None:
+        """Ours came to nothing; if the peer's did not, it counts."""
+        rival = old.peer_successor
+        if old is not self.current or rival is None:
+            return
+        if rival.ike_sa.state is IkeSaState.CLOSED:
+            self.end(Close(CloseReason.DELETED_BY_PEER, "the peer deleted the new IKE SA"), now)
+        else:
+            self._succeed(old, rival, now)
+
+    def _succeed(self, old: IkeSa, made: Successor, now: float) -> None:
+        new = made.ike_sa
+        self.current = new
+        self.others.append(old)
+        old.become(IkeSaState.REKEYED)
+        self.note_success()
+        self._start_ike_timers(now)
+        self.host.emit(IkeSaRekeyed(self.number, old.spi_i, old.spi_r, new.spi_i, new.spi_r))
+        if made.is_ours:
+            old.finish((delete_ike_sa(),), now)
+        else:
+            self._expect_delete(old, now)
+
+    def _expect_delete(self, sa: IkeSa, now: float) -> None:
+        self.host.timers.set(now + self.host.settings.collision_timeout_s, TimerKind.SUCCESSION, sa)
+
+    def on_ike_sa_gone(self, sa: IkeSa, now: float) -> None:
+        """`sa`, which does not carry the session, is gone; what was in flight on it goes on the survivor."""
+        if sa in self.others:
+            self.others.remove(sa)
+        if self.is_over:
+            return
+        for exchange in sa.requests.exchanges:
+            for again in exchange.on_lost(sa, session_is_over=False).start:
+                self.queue(again)
+        self.pump(now)
+
+    # --- time
+
+    def handle_timer(self, kind: TimerKind, detail: Hashable, now: float) -> None:
+        match kind, detail:
+            case TimerKind.IKE_REKEY, _:
+                self.rekey_ike_sa()
+            case TimerKind.IKE_HARD, _:
+                self.end(
+                    Close(CloseReason.LIFETIME, "the IKE SA reached its lifetime", (delete_ike_sa(),)), now
+                )
+            case TimerKind.LIVENESS, _:
+                self._check_heard(now)
+            case TimerKind.CHILD_REKEY, bytes(spi_in):
+                self.rekey_child(spi_in)
+            case TimerKind.CHILD_HARD, bytes(spi_in):
+                child = self.children.get(spi_in)
+                self.delete_child(spi_in, (child.fate if child else None) or CloseReason.LIFETIME)
+            case TimerKind.RETRY, Exchange():
+                self.queue(detail)
+        self.pump(now)
+
+    def _check_heard(self, now: float) -> None:
+        """Ask only when nothing was heard for the whole time (RFC 7296 2.4)."""
+        liveness_s = self.connection.liveness_s if self.connection else None
+        if liveness_s is None:
+            return
+        due_at = self.heard_at + liveness_s
+        if due_at <= now:
+            self.check_liveness()
+            due_at = now + liveness_s
+        self.host.timers.set(due_at, TimerKind.LIVENESS, self)
+
+    def check_liveness(self) -> None:
+        """Any request that is under way is a check already."""
+        if not any(True for _ in self.requests()):
+            self.queue(LivenessCheck())

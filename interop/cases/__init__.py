@@ -1,0 +1,8 @@
+"""The cases: each makes something happen between us and another program, and looks at the wire."""
+
+from __future__ import annotations
+
+from . import demo, linux_pe, strongswan
+from .case import Case
+
+CASES: tuple[Case, ...] = (*demo.CASES, *linux_pe.CASES, *strongswan.CASES)

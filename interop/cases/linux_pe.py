@@ -1,0 +1,162 @@
+"""Cases against a Linux PE (kernel MPLS, VRF, XFRM, strongSwan): MPLS in transport-mode ESP, into a VRF.
+
+Must not know: how our program does it.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Any
+
+from ..capture import Capture
+from ..networks import Network
+from ..packages import kernel_root
+from ..peers.linux_pe import LinuxPe, received
+from ..peers.mplsec import Mplsec
+from ..peers.strongswan import Child, Connection
+from ..processes import run
+from ..wire import GRE, GRE_MPLS, MPLS_IN_IP
+from .case import (
+    OUR_ADDRESS,
+    OUR_CUSTOMER,
+    PEER_ADDRESS,
+    PINGS,
+    PSK,
+    Case,
+    Evidence,
+    Lab,
+    check_both_ways,
+    check_decrypted,
+    check_initiator,
+    check_keys,
+    require,
+)
+
+PEER_CUSTOMER = LinuxPe.customer
+OUR_LABEL, PEER_LABEL = 101, 102
+
+
+class LinuxPeCase(Case):
+    """Labels from static configuration, one child for protocol 137 or 47 in transport mode."""
+
+    peer = "linux-pe"
+    roots = (kernel_root(),)
+
+    def __init__(self, encapsulation: str, is_udp: bool, role: str) -> None:
+        self.encapsulation, self.is_udp, self.role = encapsulation, is_udp, role
+        self.protocol = GRE if encapsulation == "mpls-in-gre" else MPLS_IN_IP
+        esp = "UDP-encapsulated ESP" if is_udp else "raw ESP"
+        self.name = f"linux-pe-{encapsulation}-{'udp' if is_udp else 'raw'}-{role}"
+        self.feature = f"{encapsulation} in transport mode, {esp}, static labels into a VRF"
+
+    def config(self, red: str) -> str:
+        """Our configuration; `red` is the namespace of the VRF's customers."""
+        return f"""
+[endpoint]
+identity = "pe1.example"
+addresses = ["{OUR_ADDRESS}"]
+
+[[vrf]]
+name = "red"
+attach = [{{ tun = "red0", netns = "{red}", address = ["{OUR_CUSTOMER}/24"] }}]
+announce = ["10.1.0.0/24"]
+
+[[peer]]
+name = "pe2"
+identity = "pe2.example"
+addresses = ["{PEER_ADDRESS}"]
+auth = {{ psk_file = "peer.psk" }}
+ike = ["aes256gcm16-prfsha384-x25519"]
+esp = ["aes256gcm16"]
+selectors = "plain"
+mode = "transport"
+encapsulation = "{self.encapsulation}"
+udp = "auto"
+start = "none"
+
+[[peer.vrf]]
+name = "red"
+labels = {{ local = {OUR_LABEL}, peer = {PEER_LABEL}, routes = ["10.2.0.0/24"] }}
+"""
+
+    def connection(self) -> Connection:
+        selector = f"dynamic[{self.protocol}]"
+        child = Child("mpls", selector, selector)
+        addresses = (PEER_ADDRESS, OUR_ADDRESS, "pe2.example", "pe1.example")
+        return Connection(*addresses, PSK, (child,), encap=self.is_udp)
+
+    def drive(self, lab: Lab) -> dict[str, Any]:
+        with ExitStack() as stack:
+            network = stack.enter_context(Network())
+            front_door, red = network.host("pe1", f"{OUR_ADDRESS}/24"), network.namespace("red")
+            folder = lab.folder / "pe2"
+            linux = LinuxPe(network, folder=folder, state=lab.state, encapsulation=self.encapsulation)
+            stack.enter_context(linux)
+            stack.enter_context(Capture(lab.capture, netns=network.wire, interface=network.bridge))
+            charon = linux.start_strongswan(self.connection())
+            ours = Mplsec(lab.folder / "pe1", self.config(red), PSK, netns=front_door, state=lab.state)
+            stack.enter_context(ours)
+            if self.role == "initiator":
+                ours.initiate("pe2")
+            else:
+                charon.initiate("mpls")
+            charon.wait_for_children(1)
+            ping = ["ping", "-c", str(PINGS), "-i", "0.2", "-W", "2", "-I", OUR_CUSTOMER, PEER_CUSTOMER]
+            facts: dict[str, Any] = {
+                "answers_to_us": received(run(ping, netns=red, check=False).stdout),
+                "answers_to_peer": linux.ping(OUR_CUSTOMER, count=PINGS),
+            }
+            charon.keys().write(lab.keys)
+            return facts | {
+                "peer_version": f"Linux {linux.kernel_version}, {charon.version}",
+                "our_version": ours.version,
+                "kernel_sas": [asdict(state) for state in linux.xfrm_states()],
+                "kernel_errors": linux.xfrm_errors(),
+                "keys_agree": charon.keys().agrees_with(ours.keys()),
+                "our_status": ours.status(),
+            }
+
+    def check(self, evidence: Evidence) -> list[str]:
+        seen = [check_initiator(evidence, self.role), check_decrypted(evidence), check_keys(evidence)]
+        accepted = [child for child in evidence.children if child.is_accepted]
+        require(accepted, "no child was negotiated")
+        for child in accepted:
+            require(child.is_transport, "USE_TRANSPORT_MODE was not agreed")
+            require(child.protocols == {self.protocol}, f"the selectors name the protocols {child.protocols}")
+        for packet in evidence.esp:
+            require(packet.is_udp_encapsulated == self.is_udp, f"UDP encapsulation is not as asked: {packet}")
+            require(packet.next_header == self.protocol, f"next header is not {self.protocol}: {packet}")
+            label = PEER_LABEL if packet.source == OUR_ADDRESS else OUR_LABEL
+            require(packet.labels == [(label, 1)], f"not the single label {label} with S=1: {packet}")
+            if self.protocol == GRE:
+                require(packet.gre_protocol == GRE_MPLS, f"not GRE protocol 0x8847: {packet}")
+        seen += check_both_ways(evidence, OUR_CUSTOMER, PEER_CUSTOMER)
+        self._check_kernel(evidence)
+        seen += [
+            f"Child SA in transport mode for protocol {self.protocol}",
+            f"next header {self.protocol}, label {PEER_LABEL} to the peer and {OUR_LABEL} from it, S=1",
+            "the counters of the kernel's SAs equal the packets on the wire",
+        ]
+        return seen
+
+    def _check_kernel(self, evidence: Evidence) -> None:
+        """The peer's kernel took and sent through its SAs exactly the packets that are on the wire."""
+        on_wire: dict[int, int] = {}
+        for packet in evidence.esp:
+            on_wire[packet.spi] = on_wire.get(packet.spi, 0) + 1
+        states, errors = evidence.fact("kernel_sas"), evidence.fact("kernel_errors")
+        counted = {state["spi"]: state["packets"] for state in states if state["packets"]}
+        require(counted == on_wire, f"the kernel's SAs counted {counted}, the wire had {on_wire}")
+        for state in states:
+            require(state["mode"] == "transport", "the kernel's SA is not in transport mode")
+            require(state["is_udp_encapsulated"] == self.is_udp, "UDP encapsulation is not the kernel's")
+        require(not errors, f"the kernel counted errors: {errors}")
+
+
+CASES = tuple(
+    LinuxPeCase(encapsulation, is_udp, role)
+    for encapsulation in ("mpls-in-ip", "mpls-in-gre")
+    for is_udp in (False, True)
+    for role in ("initiator", "responder")
+)

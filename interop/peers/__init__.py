@@ -1,0 +1,1 @@
+"""The programs that the lab runs: other people's, and ours as a user runs it."""

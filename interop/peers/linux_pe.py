@@ -1,0 +1,120 @@
+"""A Linux PE router as a guest: kernel MPLS, a VRF with a customer, an RFC 4023 tunnel, and strongSwan.
+
+Must not know: what the other PE is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..guests import Guest
+from ..networks import Network
+from ..packages import kernel_root
+from .strongswan import Connection, StrongSwan
+
+MODULES = (
+    *("mpls_router", "mpls_iptunnel", "mpls_gso", "ipip", "ip_gre", "vrf", "veth"),
+    *("xfrm_user", "esp4", "gcm", "ctr", "ghash-generic", "seqiv", "drbg", "jitterentropy_rng"),
+    *("sha512_generic", "hmac", "authenc", "cbc", "echainiv"),
+)
+
+
+@dataclass(frozen=True)
+class XfrmState:
+    """One kernel SA as `ip -s xfrm state` shows it."""
+
+    source: str
+    destination: str
+    spi: int
+    mode: str
+    is_udp_encapsulated: bool
+    packets: int
+
+
+class LinuxPe(Guest):
+    """The PE at 192.0.2.2: VRF red with customer 10.2.0.2; label 102 on arrival, label 101 to the peer."""
+
+    address = "192.0.2.2"
+    customer = "10.2.0.2"
+
+    def __init__(
+        self, network: Network, *, folder: Path, state: Path, encapsulation: str, peer: str = "192.0.2.1"
+    ) -> None:
+        root = kernel_root().ensure()
+        super().__init__(
+            "pe2",
+            root=root,
+            kernel=root,
+            netns=network.wire,
+            taps=[network.tap("pe2")],
+            share=folder,
+            state=state,
+            modules=MODULES,
+        )
+        tunnel = "gre" if encapsulation == "mpls-in-gre" else "ipip mode mplsip"
+        try:
+            self.sh(f"""set -e
+sysctl -qw net.ipv4.ip_forward=1 net.mpls.platform_labels=1000 net.ipv4.conf.all.rp_filter=0
+sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
+ip link set vec0 up
+ip addr add {self.address}/24 dev vec0
+ip link add red type vrf table 10
+ip link set red up
+ip netns add customer
+ip link add customer0 type veth peer name eth0 netns customer
+ip link set customer0 master red up
+ip addr add 10.2.0.1/24 dev customer0
+ip -n customer link set lo up
+ip -n customer addr add {self.customer}/24 dev eth0
+ip -n customer link set eth0 up
+ip -n customer route add default via 10.2.0.1
+ip -f mpls route add 102 dev red
+ip link add tunnel type {tunnel} local {self.address} remote {peer} ttl 64
+ip link set tunnel up mtu 1400
+sysctl -qw net.mpls.conf.tunnel.input=1
+ip route add vrf red 10.1.0.0/24 encap mpls 101 dev tunnel
+""")
+        except BaseException:
+            self.stop()
+            raise
+
+    def start_strongswan(self, connection: Connection) -> StrongSwan:
+        return StrongSwan(self, connection)
+
+    def ping(self, address: str, *, count: int = 3) -> int:
+        """Ping from the customer; how many answers came."""
+        return received(
+            self.sh(
+                f"ip netns exec customer ping -c {count} -i 0.2 -W 2 {address}", check=False, timeout_s=20
+            )
+        )
+
+    def xfrm_states(self) -> list[XfrmState]:
+        """The kernel's SAs with their packet counters."""
+        return parse_xfrm_states(self.sh("ip -s xfrm state"))
+
+    def xfrm_errors(self) -> dict[str, int]:
+        """The kernel's IPsec error counters that are not zero."""
+        lines = [line.split() for line in self.sh("cat /proc/net/xfrm_stat").splitlines()]
+        return {name: int(value) for name, value in lines if int(value)}
+
+
+def received(output: str) -> int:
+    """How many answers a run of ping had."""
+    found = re.search(r"(\d+) received", output)
+    return int(found[1]) if found else 0
+
+
+def parse_xfrm_states(text: str) -> list[XfrmState]:
+    """`ip -s xfrm state`: one entry begins with an unindented `src … dst …`."""
+    states = []
+    for entry in re.split(r"^(?=src )", text, flags=re.MULTILINE):
+        head = re.match(r"src (\S+) dst (\S+)\s+proto esp spi 0x([0-9a-f]+).*?mode (\w+)", entry, re.DOTALL)
+        if head:
+            counted = re.search(r"lifetime current:\s+\d+\(bytes\), (\d+)\(packets\)", entry)
+            packets = int(counted[1]) if counted else 0
+            encapsulated = "encap type espinudp" in entry
+            states.append(XfrmState(head[1], head[2], int(head[3], 16), head[4], encapsulated, packets))
+    return states

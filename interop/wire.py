@@ -1,0 +1,252 @@
+"""Views of a decoded capture: IKE messages and the children they negotiate, ESP packets with what is inside.
+
+Must not know: how the packets came about, nor our own codecs. Numbers: RFC 7296, 4303, 4023, 9478.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from .capture import Field, Packet, describe
+
+IKE_SA_INIT, IKE_AUTH, CREATE_CHILD_SA, INFORMATIONAL = 34, 35, 36, 37
+SA, TSI, TSR, NOTIFY = 33, 44, 45, 41
+TS_UNACCEPTABLE, USE_TRANSPORT_MODE, REKEY_SA = 38, 16391, 16393
+TS_SECLABEL = 10
+MPLS_IN_IP, GRE, ESP = 137, 47, 50
+GRE_MPLS = 0x8847
+ECHO_REPLY, ECHO_REQUEST = 0, 8
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A payload of an IKE message, with its generic header in `octets`."""
+
+    type: int
+    octets: bytes
+    field: Field
+
+
+@dataclass(frozen=True)
+class IkeMessage:
+    """One IKE message, decrypted."""
+
+    packet: Packet
+    source: str
+    spi_i: str
+    exchange: int
+    message_id: int
+    is_response: bool
+    is_from_initiator: bool
+    payloads: tuple[Payload, ...]
+
+    @cached_property
+    def notifies(self) -> set[int]:
+        """Types of the notifies in it."""
+        numbers = (
+            payload.field.number("isakmp.notify.msgtype")
+            for payload in self.payloads
+            if payload.type == NOTIFY
+        )
+        return {number for number in numbers if number is not None}
+
+    def payload(self, kind: int) -> Payload | None:
+        return next((payload for payload in self.payloads if payload.type == kind), None)
+
+
+@dataclass(frozen=True)
+class ChildNegotiation:
+    """Request and answer that make a child, or refuse it."""
+
+    request: IkeMessage
+    response: IkeMessage
+
+    @property
+    def is_accepted(self) -> bool:
+        return self.response.payload(SA) is not None and self.response.payload(TSR) is not None
+
+    @property
+    def spis(self) -> dict[str, int]:
+        """For each side's address the SPI that it wants to receive on."""
+        return {message.source: _spi(message) for message in (self.request, self.response) if _spi(message)}
+
+    @property
+    def labels(self) -> set[str]:
+        """Security labels (RFC 9478) of both selector payloads of the answer; of the request if refused."""
+        message = self.response if self.is_accepted else self.request
+        return {label for kind in (TSI, TSR) for label in _labels(message.payload(kind))}
+
+    @property
+    def protocols(self) -> set[int]:
+        """Protocols of the address selectors of the answer."""
+        found = set()
+        for kind in (TSI, TSR):
+            payload = self.response.payload(kind)
+            if payload is not None:
+                found |= {int(shown, 0) for shown in payload.field.all("isakmp.ts.protoid")}
+        return found
+
+    @property
+    def is_transport(self) -> bool:
+        """Whether both sides agreed on transport mode."""
+        return USE_TRANSPORT_MODE in self.request.notifies & self.response.notifies
+
+    @property
+    def is_rekey(self) -> bool:
+        return REKEY_SA in self.request.notifies
+
+
+@dataclass(frozen=True)
+class EspPacket:
+    """An ESP packet; `next_header` is None when it could not be decrypted."""
+
+    packet: Packet
+    source: str
+    destination: str
+    is_udp_encapsulated: bool
+    spi: int
+    next_header: int | None
+    inner: tuple[Field, ...]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of what is inside, from the outside to the inside."""
+        return tuple(layer.name for layer in self.inner)
+
+    @property
+    def labels(self) -> list[tuple[int | None, int | None]]:
+        """(label, S bit) of each entry of the label stack."""
+        return [
+            (entry.number("mpls.label"), entry.number("mpls.bottom"))
+            for entry in self.inner
+            if entry.name == "mpls"
+        ]
+
+    @property
+    def ping(self) -> tuple[int, str, str, int] | None:
+        """(ICMP type, source, destination, sequence) of the innermost packet when it is an echo."""
+        if self.layers[-2:] != ("ip", "icmp"):
+            return None
+        address, icmp = self.inner[-2:]
+        kind, sequence = icmp.number("icmp.type"), icmp.number("icmp.seq")
+        if kind not in (ECHO_REQUEST, ECHO_REPLY) or sequence is None:
+            return None
+        return kind, address.first("ip.src"), address.first("ip.dst"), sequence
+
+    @property
+    def gre_protocol(self) -> int | None:
+        return next((layer.number("gre.proto") for layer in self.inner if layer.name == "gre"), None)
+
+    def __str__(self) -> str:
+        return describe(self.packet)
+
+
+def ike_messages(packets: list[Packet]) -> list[IkeMessage]:
+    """All IKE messages, in the order of the capture."""
+    messages = []
+    for packet in packets:
+        header, outer = packet.layer("isakmp"), packet.layer("ip")
+        if header is None or outer is None:
+            continue
+        payloads = tuple(
+            Payload(int(field.show), bytes.fromhex(field.value), field)
+            for level in (header, *(field for field in header.walk() if field.name == "isakmp.enc.contained"))
+            for field in level.inner
+            if field.name == "isakmp.typepayload"
+        )
+        flags = header.number("isakmp.flags") or 0
+        messages.append(
+            IkeMessage(
+                packet=packet,
+                source=outer.first("ip.src"),
+                spi_i=header.first("isakmp.ispi"),
+                exchange=header.number("isakmp.exchangetype") or 0,
+                message_id=header.number("isakmp.messageid") or 0,
+                is_response=bool(flags & 0x20),
+                is_from_initiator=bool(flags & 0x08),
+                payloads=payloads,
+            )
+        )
+    return messages
+
+
+def child_negotiations(packets: list[Packet]) -> list[ChildNegotiation]:
+    """Every exchange that asked for a child, with its answer; an unanswered one is left out."""
+    messages = ike_messages(packets)
+    answers = {_exchange(message): message for message in messages if message.is_response}
+    requests = {
+        _exchange(message): message
+        for message in messages
+        if not message.is_response
+        and message.exchange in (IKE_AUTH, CREATE_CHILD_SA)
+        and message.payload(TSI) is not None
+    }
+    return [ChildNegotiation(request, answers[key]) for key, request in requests.items() if key in answers]
+
+
+def esp_packets(packets: list[Packet]) -> list[EspPacket]:
+    """All ESP packets, in the order of the capture."""
+    found = []
+    for packet in packets:
+        header, outer = packet.layer("esp"), packet.layer("ip")
+        if header is None or outer is None:
+            continue
+        found.append(
+            EspPacket(
+                packet=packet,
+                source=outer.first("ip.src"),
+                destination=outer.first("ip.dst"),
+                is_udp_encapsulated=packet.stack.index("esp") > 0
+                and "udp" in packet.stack[: packet.stack.index("esp")],
+                spi=header.number("esp.spi") or 0,
+                next_header=header.number("esp.protocol"),
+                inner=packet.layers[packet.stack.index("esp") + 1 :],
+            )
+        )
+    return found
+
+
+def in_clear(packets: list[Packet]) -> list[Packet]:
+    """Packets that show MPLS, GRE or a customer's address (10.0.0.0/8) outside of ESP."""
+
+    def is_clear(layer: Field) -> bool:
+        addresses = (layer.first("ip.src"), layer.first("ip.dst"))
+        return (
+            layer.name in ("mpls", "gre")
+            or layer.number("ip.proto") in (MPLS_IN_IP, GRE)
+            or any(address.startswith("10.") for address in addresses)
+        )
+
+    found = []
+    for packet in packets:
+        outside = packet.stack.index("esp") if "esp" in packet.stack else len(packet.stack)
+        if any(is_clear(layer) for layer in packet.layers[:outside]):
+            found.append(packet)
+    return found
+
+
+def _exchange(message: IkeMessage) -> tuple[str, int, bool]:
+    """What request and answer have in common: SA, message ID, and which side asked."""
+    return message.spi_i, message.message_id, message.is_from_initiator != message.is_response
+
+
+def _spi(message: IkeMessage) -> int:
+    payload = message.payload(SA)
+    shown = payload.field.first("isakmp.spi").replace(":", "") if payload else ""
+    return int(shown, 16) if shown else 0
+
+
+def _labels(payload: Payload | None) -> set[str]:
+    """Security labels of a TSi or TSr payload, without the zero octet at their end.
+
+    Wireshark shows their type and not their octets: so the selectors are walked here (RFC 7296 section 3.13).
+    """
+    labels = set()
+    octets = payload.octets[8:] if payload else b""
+    while len(octets) >= 4:
+        size = int.from_bytes(octets[2:4])
+        if octets[0] == TS_SECLABEL:
+            labels.add(octets[4:size].removesuffix(b"\0").decode("ascii", "replace"))
+        octets = octets[max(size, 4) :]
+    return labels

@@ -1,0 +1,115 @@
+"""The Tunnel MTU: every octet between the link and the customer's packet, by name (RFC 4023 5.1, RFC 4303 2).
+
+Knows nothing of path MTU discovery: the link MTU is handed in.
+
+    link MTU = outer IP + [UDP] + ESP header + IV + ( [inner IP] + [GRE or UDP 6635] + labels + packet
+               + padding + trailer ) + ICV
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from mpls.encapsulation import UDP_HEADER_OCTETS, Encapsulation, Mode
+from mpls.ip import IPV4_HEADER_OCTETS, IPV6_HEADER_OCTETS
+from mpls.labels import ENTRY_OCTETS
+
+ESP_HEADER_OCTETS: Final = 8
+ESP_TRAILER_OCTETS: Final = 2
+ESP_ALIGNMENT_OCTETS: Final = 4
+LOWEST_LINK_MTU: Final = {False: 576, True: 1280}
+"""No path MTU below this is believed (key: IPv6 underlay). An ICMP message that says less may be forged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Where the octets of a full-size packet go. All but `link_mtu` and `vrf_mtu` is in between.
+
+    `padding` is what alignment leaves over at this size: a full-size packet needs no more, a smaller one
+    up to one block less one.
+    """
+
+    link_mtu: int
+    outer_ip: int
+    udp: int
+    esp_header: int
+    iv: int
+    inner_ip: int
+    shim: int
+    labels: int
+    vrf_mtu: int
+    padding: int
+    esp_trailer: int
+    icv: int
+
+    @property
+    def tunnel_mtu(self) -> int:
+        """The largest MPLS packet, labels included (RFC 4023 5.1)."""
+        return self.labels + self.vrf_mtu
+
+    @property
+    def overhead(self) -> int:
+        """What a full-size packet of the customer gains on its way."""
+        return self.link_mtu - self.vrf_mtu
+
+    def rows(self) -> tuple[tuple[str, int], ...]:
+        """(name, octets) in the order of the wire; they add up to `link_mtu`."""
+        return (
+            ("outer IP header", self.outer_ip),
+            ("UDP header (RFC 3948)", self.udp),
+            ("ESP SPI and sequence number", self.esp_header),
+            ("ESP IV", self.iv),
+            ("inner IP header (tunnel mode)", self.inner_ip),
+            ("GRE or UDP header of the encapsulation", self.shim),
+            ("label stack", self.labels),
+            ("packet of the VRF (its MTU)", self.vrf_mtu),
+            ("ESP padding at full size", self.padding),
+            ("ESP pad length and next header", self.esp_trailer),
+            ("ESP ICV", self.icv),
+        )
+
+
+def budget(
+    link_mtu: int,
+    *,
+    ipv6_underlay: bool,
+    udp_encapsulation: bool,
+    iv_octets: int,
+    icv_octets: int,
+    block_octets: int,
+    encapsulation: Encapsulation,
+    mode: Mode,
+    labels: int = 1,
+    ipv6_inner: bool = False,
+) -> Budget:
+    """The budget of one Child SA. `labels` counts entries and is 0 for encapsulation none whatever is given.
+
+    ValueError when nothing is left for a packet.
+    """
+    is_labelled = encapsulation is not Encapsulation.NONE
+    outer_ip = IPV6_HEADER_OCTETS if ipv6_underlay else IPV4_HEADER_OCTETS
+    udp = UDP_HEADER_OCTETS if udp_encapsulation else 0
+    inner_ip = 0
+    if mode is Mode.TUNNEL and is_labelled:
+        inner_ip = IPV6_HEADER_OCTETS if ipv6_inner else IPV4_HEADER_OCTETS
+    label_octets = ENTRY_OCTETS * labels if is_labelled else 0
+    clear = outer_ip + udp + ESP_HEADER_OCTETS + iv_octets + icv_octets
+    sealed = max(0, link_mtu - clear)
+    # What ESP encrypts, trailer included, is a multiple of the cipher's block and of 4 octets (RFC 4303 2.4).
+    padding = sealed % max(block_octets, ESP_ALIGNMENT_OCTETS)
+    vrf_mtu = sealed - padding - ESP_TRAILER_OCTETS - inner_ip - encapsulation.shim_octets - label_octets
+    if vrf_mtu <= 0:
+        raise ValueError(f"a link MTU of {link_mtu} leaves nothing for a packet of the VRF")
+    return Budget(
+        link_mtu,
+        outer_ip,
+        udp,
+        ESP_HEADER_OCTETS,
+        iv_octets,
+        inner_ip,
+        encapsulation.shim_octets,
+        label_octets,
+        vrf_mtu,
+        padding,
+        ESP_TRAILER_OCTETS,
+        icv_octets,
+    )

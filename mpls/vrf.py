@@ -1,0 +1,175 @@
+"""VRFs, their attachments, and longest-prefix match: RFC 4364 3.
+
+Knows nothing of labels, peers and packets.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from typing import Final, Generic, TypeVar
+
+from mpls.classes import LabelClass
+from mpls.identifiers import ClassId
+from mpls.ip import Address, Network
+
+Interface = IPv4Interface | IPv6Interface
+Value = TypeVar("Value")
+
+CLASSLESS: Final = LabelClass(0)
+"""The single class of a VRF that has none configured."""
+
+
+class PrefixTable(Generic[Value]):
+    """Prefix -> value, longest match first; IPv4 and IPv6 apart.
+
+    One dictionary for each prefix length in use: a look-up probes at most 33 or 129. No value is None.
+    """
+
+    def __init__(self, entries: Iterable[tuple[Network, Value]] = ()) -> None:
+        self._levels: dict[int, dict[int, dict[int, Value]]] = {32: {}, 128: {}}
+        self._probes: dict[int, tuple[tuple[int, dict[int, Value]], ...]] = {32: (), 128: ()}
+        for prefix, value in entries:
+            self[prefix] = value
+
+    def __setitem__(self, prefix: Network, value: Value) -> None:
+        bits, length, key = _key(prefix)
+        level = self._levels[bits].get(length)
+        if level is None:
+            level = self._levels[bits][length] = {}
+            self._arrange(bits)
+        level[key] = value
+
+    def __delitem__(self, prefix: Network) -> None:
+        bits, length, key = _key(prefix)
+        level = self._levels[bits].get(length, {})
+        del level[key]
+        if not level:
+            del self._levels[bits][length]
+            self._arrange(bits)
+
+    def get(self, prefix: Network) -> Value | None:
+        """The value of exactly this prefix."""
+        bits, length, key = _key(prefix)
+        return self._levels[bits].get(length, {}).get(key)
+
+    def lookup(self, address: bytes) -> Value | None:
+        """The value of the longest prefix that holds the packed address (4 or 16 octets)."""
+        number = int.from_bytes(address, "big")
+        for shift, level in self._probes[len(address) * 8]:
+            value = level.get(number >> shift)
+            if value is not None:
+                return value
+        return None
+
+    def matches(self, address: bytes) -> Iterator[Value]:
+        """The values of all prefixes that hold the packed address, longest first."""
+        number = int.from_bytes(address, "big")
+        for shift, level in self._probes[len(address) * 8]:
+            value = level.get(number >> shift)
+            if value is not None:
+                yield value
+
+    def items(self) -> Iterator[tuple[Network, Value]]:
+        for bits, network in ((32, IPv4Network), (128, IPv6Network)):
+            for length, level in sorted(self._levels[bits].items()):
+                for key, value in sorted(level.items(), key=lambda item: item[0]):
+                    yield network((key << bits - length, length)), value
+
+    def __len__(self) -> int:
+        return sum(len(level) for levels in self._levels.values() for level in levels.values())
+
+    def _arrange(self, bits: int) -> None:
+        levels = sorted(self._levels[bits].items(), reverse=True)
+        self._probes[bits] = tuple((bits - length, level) for length, level in levels)
+
+
+def _key(prefix: Network) -> tuple[int, int, int]:
+    bits = prefix.max_prefixlen
+    return bits, prefix.prefixlen, int(prefix.network_address) >> bits - prefix.prefixlen
+
+
+class Urpf(StrEnum):
+    """How the source of a packet from the customer is checked (RFC 3704)."""
+
+    STRICT = "strict"  # it belongs behind this attachment
+    LOOSE = "loose"  # the VRF has some route to it
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One customer-facing interface of a VRF.
+
+    addresses   the PE's own on it, with their networks: ICMP errors come from them; packets from or to them
+                do not lose a TTL step (a router does not forward to itself)
+    prefixes    what is behind it, beside the networks of the addresses
+    """
+
+    name: str
+    addresses: tuple[Interface, ...] = ()
+    prefixes: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Vrf:
+    """One VRF of this PE. `name` is what everything here calls it, `id_text` its identity on the wire.
+
+    `announce`: prefixes for which labels are handed out; with one attachment they are behind it.
+    """
+
+    name: str
+    id_text: str
+    classes: tuple[LabelClass, ...] = (CLASSLESS,)
+    urpf: Urpf = Urpf.STRICT
+    attachments: tuple[Attachment, ...] = ()
+    announce: tuple[Network, ...] = ()
+    local_addresses: frozenset[bytes] = field(init=False)
+    """The PE's own addresses in this VRF, packed."""
+    _behind: PrefixTable[frozenset[str]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            raise ValueError(f"VRF {self.name} has no class")
+        own = (address.packed for attachment in self.attachments for address in attachment.addresses)
+        object.__setattr__(self, "local_addresses", frozenset(own))
+        object.__setattr__(self, "_behind", self._place())
+
+    def _place(self) -> PrefixTable[frozenset[str]]:
+        behind: PrefixTable[frozenset[str]] = PrefixTable()
+        for attachment in self.attachments:
+            connected = (address.network for address in attachment.addresses)
+            for prefix in (*attachment.prefixes, *connected):
+                behind[prefix] = (behind.get(prefix) or frozenset()) | {attachment.name}
+        everywhere = frozenset(attachment.name for attachment in self.attachments)
+        for prefix in self.announce:
+            if behind.get(prefix) is None:
+                behind[prefix] = everywhere
+        return behind
+
+    def label_class(self, class_id: ClassId) -> LabelClass | None:
+        return next((candidate for candidate in self.classes if candidate.id == class_id), None)
+
+    def is_local(self, address: bytes) -> bool:
+        """Whether the packed address belongs behind some attachment: part of loose uRPF."""
+        return self._behind.lookup(address) is not None
+
+    def is_behind(self, attachment: str, address: bytes) -> bool:
+        """Whether the packed address belongs to that attachment: strict uRPF."""
+        names = self._behind.lookup(address)
+        return names is not None and attachment in names
+
+    def attachment_for(self, address: bytes) -> str | None:
+        """The attachment a packet for the packed address leaves by; a VRF with a single one has no choice."""
+        if len(self.attachments) == 1:
+            return self.attachments[0].name
+        names = self._behind.lookup(address)
+        return min(names) if names else None
+
+    def router_address(self, version: int) -> Address | None:
+        """What ICMP errors into this VRF come from: the first address of the family."""
+        for attachment in self.attachments:
+            for address in attachment.addresses:
+                if address.version == version:
+                    return address.ip
+        return None

@@ -1,0 +1,285 @@
+"""endpoint/udp.py: real sockets on loopback addresses; what goes in comes out, in order, or is counted."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from endpoint import udp
+from endpoint.errors import SetupError
+from endpoint.sockets import Address, SocketDrop
+from endpoint.udp import IkeSocket, NatSocket, runs
+
+ESP = bytes.fromhex("c0ffee0100000001")
+ONE, TWO = "127.0.0.1", "127.0.0.2"
+
+
+@dataclass
+class Received:
+    """What a socket delivered, as one list of (kind, octets, peer), and a way to wait for it."""
+
+    all: list[tuple[str, bytes, Address]] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def on_ike(self, data: bytes, local: Address, peer: Address) -> None:
+        self.all.append(("ike", data, peer))
+        self.changed.set()
+
+    def on_esp(self, batch: list[tuple[bytes, Address]]) -> None:
+        self.all += [("esp", packet, peer) for packet, peer in batch]
+        self.batches.append(len(batch))
+        self.changed.set()
+
+    async def until(self, is_reached: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not is_reached():
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def count(self, number: int) -> None:
+        await self.until(lambda: len(self.all) >= number)
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[tuple[NatSocket, NatSocket, Received]]:
+    """A sender, a receiver, and what the receiver got."""
+    received, ignored = Received(), Received()
+    sender = NatSocket.open(ONE, 0, on_ike=ignored.on_ike, on_esp=ignored.on_esp)
+    receiver = NatSocket.open(TWO, 0, on_ike=received.on_ike, on_esp=received.on_esp)
+    yield sender, receiver, received
+    sender.close()
+    receiver.close()
+
+
+Pair = tuple[NatSocket, NatSocket, Received]
+
+
+async def test_ike_socket_exchanges_datagrams_up_to_the_largest() -> None:
+    received = Received()
+    one = await IkeSocket.open(ONE, 0, on_datagram=received.on_ike)
+    two = await IkeSocket.open(TWO, 0, on_datagram=received.on_ike)
+    one.send(b"x" * 65507, two.local)
+    await received.count(1)
+    two.send(b"answer", one.local)
+    await received.count(2)
+    assert received.all == [("ike", b"x" * 65507, one.local), ("ike", b"answer", two.local)]
+    await one.close()
+    await two.close()
+
+
+async def test_ike_socket_works_on_ipv6_and_gives_peers_of_two_parts() -> None:
+    received = Received()
+    one = await IkeSocket.open("::1", 0, on_datagram=received.on_ike)
+    one.send(b"to myself", one.local)
+    await received.count(1)
+    assert received.all == [("ike", b"to myself", one.local)]
+    await one.close()
+
+
+async def test_ike_send_that_is_refused_is_counted_and_the_socket_lives() -> None:
+    received = Received()
+    one = await IkeSocket.open(ONE, 0, on_datagram=received.on_ike)
+    one.send(b"x" * 65508, one.local)
+    one.send(b"fits", one.local)
+    await received.count(1)
+    await received.until(lambda: bool(one.drops)) if not one.drops else None
+    assert one.drops == {SocketDrop.TOO_BIG: 1}
+    await one.close()
+
+
+async def test_datagrams_beyond_the_queue_are_dropped_and_counted() -> None:
+    received = Received()
+    one = await IkeSocket.open(ONE, 0, on_datagram=received.on_ike)
+    protocol = one._transport.get_protocol()
+    for number in range(udp.QUEUE_DATAGRAMS + 5):
+        protocol.datagram_received(b"%d" % number, (TWO, 1))
+    await received.count(udp.QUEUE_DATAGRAMS)
+    assert one.drops[SocketDrop.QUEUE_FULL] == 5
+    assert received.all[-1][1] == b"%d" % (udp.QUEUE_DATAGRAMS - 1)
+    await one.close()
+
+
+async def test_ike_socket_survives_a_handler_that_fails() -> None:
+    received, reported = Received(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+
+    def on_datagram(data: bytes, local: Address, peer: Address) -> None:
+        if data == b"bad":
+            raise ZeroDivisionError
+        received.on_ike(data, local, peer)
+
+    one = await IkeSocket.open(ONE, 0, on_datagram=on_datagram)
+    one.send(b"bad", one.local)
+    one.send(b"good", one.local)
+    await received.count(1)
+    assert [type(error) for error in reported] == [ZeroDivisionError]
+    await one.close()
+
+
+async def test_port_in_use_is_said_with_the_remedy() -> None:
+    one = await IkeSocket.open(ONE, 0, on_datagram=Received().on_ike)
+    with pytest.raises(SetupError, match=r"UDP \d+ on 127.0.0.1: Address already in use; another program"):
+        await IkeSocket.open(ONE, one.local[1], on_datagram=Received().on_ike)
+    await one.close()
+
+
+async def test_address_that_is_not_ours_is_said_with_the_remedy() -> None:
+    with pytest.raises(SetupError, match="see `ip address`"):
+        await IkeSocket.open("192.0.2.77", 0, on_datagram=Received().on_ike)
+    with pytest.raises(SetupError, match="neither an IPv4 nor an IPv6 address"):
+        await IkeSocket.open("pe1.example", 0, on_datagram=Received().on_ike)
+
+
+async def test_nat_socket_tells_ike_esp_and_keepalives_apart(pair: Pair) -> None:
+    sender, receiver, received = pair
+    sender.send_keepalive(receiver.local)
+    sender.send_batch([ESP], receiver.local)
+    sender.send_ike(b"message", receiver.local)
+    await received.count(2)
+    assert received.all == [("esp", ESP, sender.local), ("ike", b"message", sender.local)]
+    assert receiver.keepalives == 1
+
+
+async def test_order_of_ike_and_esp_is_kept_within_a_wake_up(pair: Pair) -> None:
+    sender, receiver, received = pair
+    for number in range(3):
+        sender.send_batch([ESP + bytes([number])], receiver.local)
+        sender.send_ike(b"ike%d" % number, receiver.local)
+    await received.count(6)
+    assert [kind for kind, _, _ in received.all] == ["esp", "ike"] * 3
+
+
+async def test_batch_of_mixed_lengths_arrives_in_order(pair: Pair) -> None:
+    sender, receiver, received = pair
+    packets = [
+        ESP + bytes([n]) * size for n, size in enumerate([1400] * 70 + [20, 1400, 1400, 30, 30, 30, 5000])
+    ]
+    sender.send_batch(packets, receiver.local)
+    await received.count(len(packets))
+    assert [packet for _, packet, _ in received.all] == packets
+    assert not sender.drops
+
+
+async def test_batch_arrives_without_offloads_too(pair: Pair) -> None:
+    sender, receiver, received = pair
+    sender.joins_sends = False
+    packets = [ESP + bytes([n]) * 100 for n in range(100)]
+    sender.send_batch(packets, receiver.local)
+    await received.count(len(packets))
+    assert [packet for _, packet, _ in received.all] == packets
+
+
+class RefusesJoined:
+    """A socket whose device cannot segment: what Linux answers to UDP_SEGMENT then."""
+
+    def __init__(self, real: socket.socket, code: int) -> None:
+        self.real, self.family, self.code, self.calls = real, real.family, code, 0
+
+    def sendmsg(self, *_: object) -> int:
+        self.calls += 1
+        raise OSError(self.code, "refused")
+
+    def sendto(self, data: bytes, peer: Address) -> int:
+        return self.real.sendto(data, peer)
+
+
+@pytest.mark.parametrize(("code", "calls"), [(errno.EIO, 1), (errno.EINVAL, 2), (errno.EMSGSIZE, 2)])
+async def test_refused_segmentation_sends_each_packet_once(pair: Pair, code: int, calls: int) -> None:
+    sender, receiver, received = pair
+    real = sender._socket
+    refusing = RefusesJoined(real, code)
+    sender._socket = refusing  # type: ignore[assignment]
+    packets = [ESP + bytes([n]) * 100 for n in range(100)]
+    sender.send_batch(packets, receiver.local)
+    sender._socket = real
+    await received.count(len(packets))
+    assert [packet for _, packet, _ in received.all] == packets
+    assert refusing.calls == calls
+
+
+async def test_joined_ike_and_esp_are_classified_segment_by_segment(pair: Pair) -> None:
+    sender, receiver, received = pair
+    # One UDP_SEGMENT send, as GRO would join one flow: an ESP packet, an IKE message and a keepalive.
+    sender.send_batch([ESP + b"1234", bytes(4) + b"ike-1234", ESP + b"5678", b"\xff"], receiver.local)
+    await received.count(3)
+    assert [(kind, data) for kind, data, _ in received.all] == [
+        ("esp", ESP + b"1234"),
+        ("ike", b"ike-1234"),
+        ("esp", ESP + b"5678"),
+    ]
+    assert receiver.keepalives == 1
+
+
+async def test_short_and_empty_datagrams_are_counted(pair: Pair) -> None:
+    sender, receiver, received = pair
+    for data in (b"", b"\0\0\0", b"abc"):
+        sender._socket.sendto(data, receiver.local)
+    sender.send_batch([ESP], receiver.local)
+    await received.count(1)
+    assert received.all == [("esp", ESP, sender.local)]
+    assert receiver.drops == {SocketDrop.SHORT: 3}
+
+
+async def test_unreachable_peer_is_counted_and_never_raises(pair: Pair) -> None:
+    sender, receiver, received = pair
+    free = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    free.bind((TWO, 0))
+    closed_port = free.getsockname()[1]
+    free.close()
+    for _ in range(3):
+        sender.send_ike(b"anyone?", (TWO, closed_port))
+        sender.send_batch([ESP, ESP], (TWO, closed_port))
+    sender.send_batch([ESP], ("::1", 4500))
+    sender.send_batch([ESP], receiver.local)
+    await received.count(1)
+    assert sum(sender.drops.values()) == 1
+
+
+async def test_sending_after_close_is_counted() -> None:
+    received = Received()
+    nat = NatSocket.open(ONE, 0, on_ike=received.on_ike, on_esp=received.on_esp)
+    ike = await IkeSocket.open(ONE, 0, on_datagram=received.on_ike)
+    nat.close()
+    await ike.close()
+    nat.send_ike(b"late", ike.local)
+    nat.send_keepalive(ike.local)
+    nat.send_batch([ESP], ike.local)
+    ike.send(b"late", nat.local)
+    assert nat.drops == {SocketDrop.FAILED: 3}
+
+
+async def test_traffic_class_is_set_on_single_and_joined_packets(pair: Pair) -> None:
+    sender, _, _ = pair
+    witness = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    witness.bind((TWO, 0))
+    witness.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+    witness.settimeout(5)
+    sender.send_batch([ESP, ESP, ESP + b"longer"], witness.getsockname(), tos=0xB8)
+    for _ in range(3):
+        _, control, _, _ = witness.recvmsg(100, 100)
+        assert [data[0] for _, kind, data in control if kind == socket.IP_TOS] == [0xB8]
+    witness.close()
+
+
+@given(st.lists(st.sampled_from([1, 2, 30000, 64000, 65507]), max_size=200))
+def test_runs_are_what_one_segmented_send_can_carry(sizes: list[int]) -> None:
+    packets = [bytes(size) for size in sizes]
+    split = list(runs(packets))
+    assert [packet for run in split for packet in run] == packets
+    for run in split:
+        lengths = [len(packet) for packet in run]
+        assert len(run) <= 64
+        assert len(run) == 1 or sum(lengths) <= 65000
+        assert set(lengths[:-1]) <= {lengths[0]}
+        assert lengths[-1] <= lengths[0]
+    for run, following in pairwise(split):
+        # No run ends early: what follows would not have fitted.
+        fits = len(run) < 64 and sum(map(len, run)) + len(following[0]) <= 65000
+        assert not (fits and len(run[-1]) == len(run[0]) >= len(following[0]))

@@ -1,0 +1,29 @@
+"""Which of IKE, ESP and keepalive a datagram on port 4500 is (RFC 3948)."""
+
+import pytest
+
+from esp.demux import KEEPALIVE, NON_ESP_MARKER, Kind, classify, strip_marker
+
+
+@pytest.mark.parametrize(
+    ("datagram", "kind"),
+    [
+        (b"\xff", Kind.KEEPALIVE),
+        (b"", Kind.SHORT),
+        (b"\x00", Kind.SHORT),
+        (b"\xff\xff", Kind.SHORT),
+        (b"\x00\x00\x00", Kind.SHORT),
+        (b"\x00\x00\x00\x00", Kind.IKE),
+        (b"\x00\x00\x00\x00" + b"i" * 28, Kind.IKE),
+        (b"\x00\x00\x00\x01", Kind.ESP),
+        (b"\xff\xff\xff\xff", Kind.ESP),
+        (b"\x12\x34\x56\x78" + bytes(40), Kind.ESP),
+    ],
+)
+def test_datagram_is_classified_by_its_first_four_octets(datagram: bytes, kind: Kind) -> None:
+    assert classify(datagram) is kind
+
+
+def test_marker_comes_off_an_ike_message() -> None:
+    assert strip_marker(NON_ESP_MARKER + b"message") == b"message"
+    assert classify(KEEPALIVE) is Kind.KEEPALIVE

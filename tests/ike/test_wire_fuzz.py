@@ -1,0 +1,93 @@
+"""Broken octets meet every parser of ike.wire: only ParseError comes out, and what is accepted is sane."""
+
+import pytest
+
+from ike.errors import ParseError
+from ike.selectors import RawSelector, SelectorError, SelectorRegistry
+from ike.testing.entropy import ScriptedEntropy
+from ike.testing.mutators import (
+    corrupt_payload_length,
+    duplicate_payload,
+    mutate,
+    remove_payload,
+    swap_payloads,
+)
+from ike.wire.message import HEADER_OCTETS, Header, Message
+from ike.wire.payloads import (
+    MAX_PAYLOADS,
+    Payload,
+    TsiPayload,
+    TsrPayload,
+    encode_payloads,
+    parse_payloads,
+)
+from tests.ike.wire_strategies import SAMPLE_MESSAGES, SAMPLE_PAYLOADS
+
+CASES_PER_PAYLOAD = 800
+CASES_PER_MESSAGE = 2000
+REGISTRY = SelectorRegistry()
+
+
+def use(payloads: tuple[Payload, ...]) -> None:
+    """Do with parsed payloads what a receiver does: print, interpret, and send them back."""
+    assert len(payloads) <= MAX_PAYLOADS
+    for payload in payloads:
+        repr(payload)
+        if isinstance(payload, TsiPayload | TsrPayload):
+            try:
+                REGISTRY.interpret(payload.selectors)
+            except SelectorError:
+                assert any(isinstance(s, RawSelector) for s in payload.selectors)
+    first_type, octets = encode_payloads(payloads)
+    if all(payload.payload_type not in (46, 53) for payload in payloads):
+        assert parse_payloads(first_type, octets) == payloads
+
+
+@pytest.mark.parametrize("payload", SAMPLE_PAYLOADS, ids=lambda p: type(p).__name__)
+def test_mutated_bodies_of_each_payload(payload: Payload) -> None:
+    entropy = ScriptedEntropy(f"body {payload.payload_type}")
+    first_type, octets = encode_payloads([payload])
+    accepted = 0
+    for _ in range(CASES_PER_PAYLOAD):
+        body = mutate(octets[4:], entropy)
+        try:
+            use(parse_payloads(first_type, bytes(2) + (4 + len(body)).to_bytes(2, "big") + body))
+        except ParseError:
+            continue
+        accepted += 1
+    assert accepted  # else the mutations would only ever meet the first check
+
+
+@pytest.mark.parametrize("message", SAMPLE_MESSAGES, ids=["clear", "SK", "SKF"])
+@pytest.mark.parametrize("length", ["as it was", "corrected"])
+def test_mutated_messages(message: Message, length: str) -> None:
+    entropy = ScriptedEntropy(f"message {length}")
+    octets = message.encode()
+    for _ in range(CASES_PER_MESSAGE // 2):
+        mutant = mutate(octets, entropy)
+        if length == "corrected" and len(mutant) >= HEADER_OCTETS:
+            mutant = mutant[:24] + len(mutant).to_bytes(4, "big") + mutant[28:]
+        try:
+            Header.parse(mutant)
+            use(Message.parse(mutant).payloads)
+        except ParseError:
+            continue
+
+
+def test_chains_with_one_wrong_length() -> None:
+    entropy = ScriptedEntropy("lengths")
+    for _ in range(1000):
+        body = corrupt_payload_length(SAMPLE_MESSAGES[0], entropy)
+        try:
+            use(parse_payloads(body.first_type, body.octets))
+        except ParseError:
+            continue
+
+
+def test_whole_chains_in_any_order_parse() -> None:
+    entropy = ScriptedEntropy("order")
+    message = SAMPLE_MESSAGES[0]
+    for _ in range(300):
+        message = swap_payloads(message, entropy)
+        changed = duplicate_payload(remove_payload(message, entropy), entropy)
+        assert Message.parse(changed.encode()) == changed
