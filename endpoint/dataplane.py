@@ -186,7 +186,8 @@ class DataPlane:
             self.drops["sequence_exhausted"] += 1
             child.drops["sequence_exhausted"] += 1
         if child.outbound.sequence >= child.sequence_low:
-            child.sequence_low = child.outbound.last_sequence + 1
+            # Asked again after a sixteenth of all numbers, should the rekey come to nothing.
+            child.sequence_low = child.outbound.sequence + child.outbound.last_sequence // 16
             self._owner.on_sequence_low(child, now)
 
     def _wait(

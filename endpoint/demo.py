@@ -99,7 +99,13 @@ class Side:
         self.runtime.start()
 
     def _sender(self, attachment: str) -> Callable[[bytes], None]:
-        return lambda packet: self.runtime.receive_packets(attachment, [packet])
+        # Not at once: a host may answer while the node is still busy with what made it answer.
+        loop = asyncio.get_running_loop()
+
+        def send(packet: bytes) -> None:
+            loop.call_soon(self.runtime.receive_packets, attachment, [packet])
+
+        return send
 
     def _deliver(self, attachment: str, packet: bytes) -> None:
         self.hosts[attachment].receive(packet)

@@ -20,16 +20,31 @@ ESP_TABLE = "esp_sa"
 TSHARK_PREFERENCE = "esp.enable_encryption_decode:TRUE"
 """What tshark needs after -o; the program itself starts with this preference off."""
 
-# IANA transform type 1 (encryption): 18, 19, 20 are AES-GCM with an ICV of 8, 12, 16 octets.
+# IANA's transform IDs of types 1 (encryption) and 3 (integrity), as Wireshark calls them in its two tables.
 _GCM_ICV_OCTETS = {18: 8, 19: 12, 20: 16}
-_AES_CBC = 12
-# IANA transform type 3 (integrity), as Wireshark calls it in its two tables.
+_CCM_ICV_OCTETS = {14: 8, 15: 12, 16: 16}
+_IKE_AEAD = {
+    **{encr: f"AES-GCM-{{}} with {octets} octet ICV [RFC5282]" for encr, octets in _GCM_ICV_OCTETS.items()},
+    **{encr: f"AES-CCM-{{}} with {octets} octet ICV [RFC5282]" for encr, octets in _CCM_ICV_OCTETS.items()},
+}
+_IKE_CIPHERS = {12: "AES-CBC-{} [RFC3602]", 13: "AES-CTR-{} [RFC5930]"}
+# AES-XCBC and AES-CMAC it cannot check; keys for that it refuses, and with them the whole table.
+_IKE_UNCHECKED = "ANY 96-bits of Authentication [No Checking]"
 _IKE_INTEGRITY = {
+    2: "HMAC_SHA1_96 [RFC2404]",
+    5: _IKE_UNCHECKED,
+    8: _IKE_UNCHECKED,
     12: "HMAC_SHA2_256_128 [RFC4868]",
     13: "HMAC_SHA2_384_192 [RFC4868]",
     14: "HMAC_SHA2_512_256 [RFC4868]",
 }
+# For ESP it knows no AES-CCM, no AES-GMAC and no implicit IV.
+_ESP_AEAD = {encr: f"AES-GCM with {octets} octet ICV [RFC4106]" for encr, octets in _GCM_ICV_OCTETS.items()}
+_ESP_CIPHERS = {11: "NULL", 12: "AES-CBC [RFC3602]", 13: "AES-CTR [RFC3686]"}
 _ESP_INTEGRITY = {
+    2: "HMAC-SHA-1-96 [RFC2404]",
+    5: "ANY 96 bit authentication [no checking]",
+    8: "ANY 96 bit authentication [no checking]",
     12: "HMAC-SHA-256-128 [RFC4868]",
     13: "HMAC-SHA-384-192 [RFC4868]",
     14: "HMAC-SHA-512-256 [RFC4868]",
@@ -71,12 +86,12 @@ class KeyLog:
 
         False, and nothing is written, if Wireshark does not know the transforms.
         """
-        if encr in _GCM_ICV_OCTETS and not integ:
-            cipher = f"AES-GCM-{key_bits} with {_GCM_ICV_OCTETS[encr]} octet ICV [RFC5282]"
-            integrity = "NONE [RFC4306]"
-        elif encr == _AES_CBC and integ in _IKE_INTEGRITY:
-            cipher = f"AES-CBC-{key_bits} [RFC3602]"
-            integrity = _IKE_INTEGRITY[integ]
+        if encr in _IKE_AEAD and not integ:
+            cipher, integrity = _IKE_AEAD[encr].format(key_bits), "NONE [RFC4306]"
+        elif encr in _IKE_CIPHERS and integ in _IKE_INTEGRITY:
+            cipher, integrity = _IKE_CIPHERS[encr].format(key_bits), _IKE_INTEGRITY[integ]
+            if integrity == _IKE_UNCHECKED:
+                sk_ai = sk_ar = b""
         else:
             return False
         keys = f'{sk_ei.hex()},{sk_er.hex()},"{cipher}",{sk_ai.hex()},{sk_ar.hex()},"{integrity}"'
@@ -98,10 +113,10 @@ class KeyLog:
 
         False, and nothing is written, if Wireshark does not know the transforms.
         """
-        if encr in _GCM_ICV_OCTETS and not integ:
-            cipher, integrity = f"AES-GCM with {_GCM_ICV_OCTETS[encr]} octet ICV [RFC4106]", "NULL"
-        elif encr == _AES_CBC and integ in _ESP_INTEGRITY:
-            cipher, integrity = "AES-CBC [RFC3602]", _ESP_INTEGRITY[integ]
+        if encr in _ESP_AEAD and not integ:
+            cipher, integrity = _ESP_AEAD[encr], "NULL"
+        elif encr in _ESP_CIPHERS and integ in _ESP_INTEGRITY:
+            cipher, integrity = _ESP_CIPHERS[encr], _ESP_INTEGRITY[integ]
         else:
             return False
         family = f"IPv{ip_address(source).version}"

@@ -36,7 +36,8 @@ _BOTH_FAMILIES = 3
 RETRIES_S = (0.5, 2.0, 10.0)
 """When the peer had no child yet for what was bound (a binding can overtake the answer that makes the child)."""
 
-OnRoute = Callable[[str, RouteChange], None]
+OnRoute = Callable[[int, str, RouteChange], None]
+"""(session, peer, change)"""
 
 
 class LabelExchange:
@@ -74,11 +75,6 @@ class LabelExchange:
         self._refusals: dict[Serves, int] = {}
         self._again_at: dict[Serves, float] = {}
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether all that we give has been answered."""
-        return self.token is None
-
     def labels_given(self) -> list[tuple[str, ClassId, int]]:
         """(VRF, class, label) that the peer may send to us."""
         return [(*key, label) for key, label in sorted(self._given.items(), key=str)]
@@ -97,7 +93,7 @@ class LabelExchange:
             self._bind(vrf, label_class)
 
     def _bind(self, vrf: str, label_class: ClassId) -> None:
-        if self.sender is None:
+        if self.sender is None or self.sender.stop_reason is not None:
             return
         own = self._config.vrf(vrf)
         try:
@@ -169,7 +165,7 @@ class LabelExchange:
                 self._table.unbind_vrf_label(*where, change.label)
             else:
                 self._table.remove(*where, change.prefix, change.label)
-            self._on_route(peer, change)
+            self._on_route(self.session, peer, change)
 
     def _tell(self, events: Iterable[SenderEvent], now: float) -> None:
         peer = self._plan.peer.name
@@ -177,6 +173,7 @@ class LabelExchange:
             match event:
                 case LabelWithdrawn():
                     self._space.withdraw(event.label, now)
+                    self._given.pop((event.vrf, event.label_class), None)
                 case LabelDropped():
                     self._space.quarantine(event.label, now)
                     self._given.pop((event.vrf, event.label_class), None)

@@ -5,6 +5,7 @@ Sans-IO: packets in and out are calls. It answers pings to its addresses and sen
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
@@ -32,12 +33,13 @@ class MemoryHost:
     """
 
     KEPT_PACKETS = 64
+    KEPT_PONGS = 4096
 
     def __init__(self, addresses: tuple[str, ...], send: Callable[[bytes], None]) -> None:
         self._interfaces = tuple(ip_interface(address) for address in addresses)
         self._send = send
-        self.pongs: list[Pong] = []
-        self.packets: list[bytes] = []
+        self.pongs: deque[Pong] = deque(maxlen=self.KEPT_PONGS)
+        self.packets: deque[bytes] = deque(maxlen=self.KEPT_PACKETS)
 
     def has(self, address: str) -> bool:
         """Whether the address is this host's."""
@@ -51,7 +53,7 @@ class MemoryHost:
         """A packet that the PE delivers."""
         echo = Echo.parse(packet)
         if echo is None:
-            self.packets = [*self.packets[1 - self.KEPT_PACKETS :], packet]
+            self.packets.append(packet)
         elif echo.is_reply:
             self.pongs.append(Pong(str(echo.source), echo.identifier, echo.sequence, echo.data))
         elif self.has(str(echo.destination)):

@@ -110,13 +110,18 @@ class Node:
         self.starter = Starter(self.plans.values())
         self.children = ChildTable()
         self.labels: dict[int, LabelExchange] = {}
-        self.watchers: list[Callable[[str, str], None]] = []
-        """Called with (peer, one line) for every IKE SA or child that could not be had."""
+        self.watchers: list[Callable[[str, str | None, str], None]] = []
+        """Called with (peer, child or None, one line) for every IKE SA or child that we could not have."""
         self._observers = observers
         self._underlay = underlay
         self._epoch = epoch
         self._sessions: dict[int, str] = {}
+        """The sessions that we began or whose peer is authenticated -> the peer."""
+        self._plain_sessions: dict[str, set[int]] = {}
+        """Sessions of a `native-or-plain` peer that is plain: with the first its static labels come."""
+        self._strangers = _LogLimit()
         self._now = 0.0
+        self._is_asked = False
         tables = build_tables(config)
         self.space, self.table, self.outbound = tables.space, tables.table, tables.outbound
         self._route_users: dict[tuple[str, Prefix], set[tuple[str, object]]] = {}
@@ -139,6 +144,7 @@ class Node:
 
     def receive_ike(self, data: bytes, path: Path, now: float) -> None:
         """One IKE message, without non-ESP marker."""
+        self._now = now
         self.engine.receive_datagram(data, path, now)
         self._finish(now)
 
@@ -146,6 +152,7 @@ class Node:
         """ESP packets with their outer source and destination addresses."""
         self._now = now
         self.dataplane.receive_esp(packets, now)
+        self._finish_if_asked(now)
 
     def receive_cleartext(self, protocol: int, payload: bytes) -> None:
         """What arrived on the underlay outside ESP."""
@@ -155,7 +162,7 @@ class Node:
         """IP packets from a customer."""
         self._now = now
         self.dataplane.receive_packets(attachment, packets, now)
-        self._finish(now)
+        self._finish_if_asked(now)
 
     def handle_timer(self, now: float) -> None:
         """Whatever is due at `now`."""
@@ -255,6 +262,7 @@ class Node:
     # --- what the data plane asks and tells
 
     def ask(self, peer: str, serves: Serves) -> bool:
+        self._is_asked = True
         state = self.starter.peers[peer]
         kinds = [
             kind
@@ -270,13 +278,20 @@ class Node:
             self._begin_sending(child, now)
 
     def on_sequence_low(self, child: Child, now: float) -> None:
+        self._is_asked = True
         self.engine.rekey_child(child.session, child.sa.spi_in, now)
 
     # --- after every input
 
+    def _finish_if_asked(self, now: float) -> None:
+        """After packets: only if the data plane wants something of IKE, which most packets do not."""
+        if self._is_asked:
+            self._finish(now)
+
     def _finish(self, now: float) -> None:
         """Handle events, start what is due, then let the datagrams go; until nothing is left to do."""
         self._now = now
+        self._is_asked = False
         is_busy = True
         while is_busy:
             is_busy = False
@@ -300,7 +315,11 @@ class Node:
                 self._sessions[session] = action.peer
                 self.starter.on_initiated(action.peer, session)
         except LocalError as error:
-            _log.error("%s: %s", action, error)
+            _log.error("peer %s: %s", action.peer, error)
+            if isinstance(action, Create):
+                self.starter.on_child_failed(action.peer, action.child, now, detail=str(error))
+            else:
+                self.starter.on_not_initiated(action.peer, now)
 
     def _path(self, plan: PeerPlan) -> Path:
         """The first of the peer's addresses for which we have one of the same family."""
@@ -309,15 +328,10 @@ class Node:
             for local in self.config.endpoint.addresses:
                 if ip_address(local).version == ip_address(peer).version:
                     return Path((local, local_port), (peer, plan.peer.port))
-        raise LocalError(f"peer {plan.peer.name}: none of our addresses is of its address family")
+        raise LocalError("none of our addresses is of its address family; add one to `addresses`")
 
     def _on_event(self, event: Event, now: float) -> None:
-        level, text = describe(event, self.plans)
-        if text:
-            _log.log(level, text)
-        if isinstance(event, IkeSaFailed | ChildSaFailed):
-            for watcher in tuple(self.watchers):
-                watcher(event.connection, text)
+        self._tell(event, now)
         match event:
             case IkeSaEstablished():
                 self._on_established(event, now)
@@ -340,6 +354,21 @@ class Node:
         if self._observers.event is not None:
             self._observers.event(event)
 
+    def _tell(self, event: Event, now: float) -> None:
+        """Log the fact; tell those who wait for one of ours that it failed."""
+        level, text = describe(event, self.plans)
+        if isinstance(event, IkeSaFailed) and event.session not in self._sessions:
+            # Anybody can make an attempt fail: it is no fact about the peer, and must not fill the log.
+            if self._strangers.allows(now):
+                _log.warning("somebody's attempt came to nothing: %s", text)
+            return
+        if text:
+            _log.log(level, text)
+        if isinstance(event, IkeSaFailed | ChildSaFailed):
+            child = event.child if isinstance(event, ChildSaFailed) else None
+            for watcher in tuple(self.watchers):
+                watcher(event.connection, child, text)
+
     # --- sessions
 
     def _on_established(self, event: IkeSaEstablished, now: float) -> None:
@@ -353,9 +382,15 @@ class Node:
         elif plan.peer.selectors is Selectors.NATIVE_OR_PLAIN:
             if plan.peer.identity in self._state.native:
                 _log.error("peer %s was native before and is not now: its IKE SA is deleted", peer)
+                self.starter.on_established(
+                    peer, session, is_opener=event.is_opener, is_native=False, now=now
+                )
                 self.engine.delete_ike_sa(session, now)
                 return
-            self._install_static(plan, is_there=True)
+            plain = self._plain_sessions.setdefault(peer, set())
+            if not plain:
+                self._install_static(plan, is_there=True)
+            plain.add(session)
         self.labels[session] = LabelExchange(
             self.config,
             plan,
@@ -385,20 +420,34 @@ class Node:
             self.engine.delete_ike_sa(session, now)
 
     def _on_session_gone(self, event: IkeSaFailed | IkeSaClosed, now: float) -> None:
-        self._sessions.pop(event.session, None)
+        peer = self._sessions.pop(event.session, None)
         exchange = self.labels.pop(event.session, None)
         if exchange is not None:
             exchange.close(now)
-        peer = event.connection
-        if peer not in self.plans:
+        if peer is None:
             return
-        if self.plans[peer].peer.selectors is Selectors.NATIVE_OR_PLAIN:
-            self._install_static(self.plans[peer], is_there=False)
+        plain = self._plain_sessions.get(peer, set())
+        if event.session in plain:
+            plain.remove(event.session)
+            if not plain:
+                self._install_static(self.plans[peer], is_there=False)
+        if self.starter.peers[peer].session != event.session or self._adopt_another(peer, now):
+            return
         refused = event.reason in (FailureReason.AUTHENTICATION_FAILED, CloseReason.AUTHENTICATION_FAILED)
-        is_current = self.starter.peers[peer].session == event.session
         self.starter.on_gone(peer, event.session, now, failed=isinstance(event, IkeSaFailed), refused=refused)
-        if is_current and isinstance(event, IkeSaFailed):
+        if isinstance(event, IkeSaFailed):
             self.dataplane.drop_waiting(peer, DropReason.NO_CHILD)
+
+    def _adopt_another(self, peer: str, now: float) -> bool:
+        """The peer may have another session that is established: that is the one from now on."""
+        for one in self.engine.sessions():
+            if self._sessions.get(one.session) == peer and one.established_at is not None:
+                is_native = one.extension_data is not None
+                self.starter.on_established(
+                    peer, one.session, is_opener=one.is_opener, is_native=is_native, now=now
+                )
+                return True
+        return False
 
     def _install_static(self, plan: PeerPlan, *, is_there: bool) -> None:
         """A peer that may be native has its static labels only while it is plain."""
@@ -417,15 +466,16 @@ class Node:
 
     def _on_child(self, event: ChildSaEstablished, now: float) -> None:
         plan = self.plans[event.connection]
+        twins = self.children.of_kind(event.connection, event.child.name)
         try:
             child = install(self.config, plan, event.session, event.child, may_send=event.use_outbound)
-        except (EspError, LookupError) as error:
+            self.children.add(child)
+        except (EspError, LookupError, ValueError) as error:
             _log.error("peer %s, child %s: %s", event.connection, event.child.name, error)
+            self.starter.on_child_failed(event.connection, event.child.name, now, detail=str(error))
             self.engine.delete_child(event.session, event.child.spi_in, now)
             return
-        twins = self.children.of_kind(child.peer, child.kind.name)
-        self.children.add(child)
-        self.starter.on_child(child.peer, child.kind.name)
+        self.starter.on_child(child.peer, child.kind.name, now)
         self._remember_up(child.peer)
         if self._observers.child is not None:
             self._observers.child(child)
@@ -457,7 +507,9 @@ class Node:
         child = self.children.get(event.spi_in)
         if child is None or child.retires_at is not None:
             return
-        self.starter.on_child_gone(child.peer, child.kind.name, now)
+        self.starter.on_child_gone(
+            child.peer, child.kind.name, now, by_peer=event.reason is CloseReason.DELETED_BY_PEER
+        )
         self.children.stop_sending(child)
         if event.reason in (CloseReason.REKEYED, CloseReason.REDUNDANT):
             child.retires_at = now + RETIRE_S
@@ -514,10 +566,12 @@ class Node:
         status = next((one.data for one in event.notifies if one.notify_type == LABEL_STATUS), None)
         exchange.on_response(status, now)
 
-    def _on_route(self, peer: str, change: RouteChange) -> None:
+    def _on_route(self, session: int, peer: str, change: RouteChange) -> None:
         is_there = isinstance(change, RouteAdded)
         if change.prefix is not None:
-            self._use_route(change.vrf, change.prefix, (peer, change.label), is_there=is_there)
+            # A prefix is on one label of a (VRF, class) at a time; when it moves, only its new place is told.
+            user = (str(session), change.label_class)
+            self._use_route(change.vrf, change.prefix, user, is_there=is_there)
         if is_there:
             self.dataplane.flush_waiting(peer, (change.vrf, change.label_class), self._now)
 
@@ -530,6 +584,19 @@ class Node:
             self._observers.route(vrf, prefix, is_there)
         if not users:
             del self._route_users[vrf, prefix]
+
+
+class _LogLimit:
+    """One line a second."""
+
+    def __init__(self) -> None:
+        self._at = float("-inf")
+
+    def allows(self, now: float) -> bool:
+        if now - self._at < 1.0:
+            return False
+        self._at = now
+        return True
 
 
 def _routes_from_the_start(plan: PeerPlan) -> Iterator[tuple[str, Prefix]]:

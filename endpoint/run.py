@@ -42,17 +42,16 @@ async def run_endpoint(config: Config, *, control: Path, keys: Path | None, capt
         _log.warning("%s", warning)
     recorder = None if capture is None else Capture(capture)
     service = Service(config)
+    # First of all, so that nothing is begun where another mplsec is running already.
+    server = await ControlServer.open(control, service.handle)
     try:
         await service.open(None if keys is None else KeyLog(keys), recorder)
-        server = await ControlServer.open(control, service.handle)
-        try:
-            _log.info("%s is up, control socket %s", config.endpoint.identity, control)
-            await _signalled()
-            _log.info("shutting down")
-        finally:
-            await server.close()
+        _log.info("%s is up, control socket %s", config.endpoint.identity, control)
+        await _signalled()
+        _log.info("shutting down")
         await service.shut_down()
     finally:
+        await server.close()
         await service.close()
         if recorder is not None:
             recorder.close()
@@ -116,7 +115,13 @@ class Service:
         return lambda packets: self._received(name, packets)
 
     def _sender(self, name: str) -> Callable[[bytes], None]:
-        return lambda packet: self._received(name, [packet])
+        # Not at once: a virtual host may answer while the node is still busy with what made it answer.
+        loop = asyncio.get_running_loop()
+
+        def send(packet: bytes) -> None:
+            loop.call_soon(self._received, name, [packet])
+
+        return send
 
     def _received(self, attachment: str, packets: list[bytes]) -> None:
         if self.runtime is not None:
@@ -160,7 +165,7 @@ class Service:
     async def _handle(self, command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         runtime = self.runtime
         if runtime is None:
-            raise ControlError("shutting down")
+            raise ControlError("starting or shutting down; try again")
         node, at = runtime.node, now()
         if command == "status":
             return snapshot(node, at, dict(runtime.sockets.drops()))
@@ -187,16 +192,18 @@ class Service:
         node = runtime.node
         failures: list[str] = []
 
-        def watch(failed: str, text: str) -> None:
-            if failed == peer:
+        def watch(failed: str, kind: str | None, text: str) -> None:
+            if failed == peer and (kind is None or child in (None, kind)):
                 failures.append(text)
 
         node.watchers.append(watch)
-        node.initiate(peer, child, now())
-        runtime.arm()
-        if not await runtime.wait_until(lambda: node.is_up(peer, child) or bool(failures), INITIATE_S):
-            failures.append(f"peer {peer}: not up within {INITIATE_S:.0f} s")
-        node.watchers.remove(watch)
+        try:
+            node.initiate(peer, child, now())
+            runtime.arm()
+            if not await runtime.wait_until(lambda: node.is_up(peer, child) or bool(failures), INITIATE_S):
+                failures.append(f"peer {peer}: not up within {INITIATE_S:.0f} s")
+        finally:
+            node.watchers.remove(watch)
         if failures:
             raise ControlError(failures[0])
         names = sorted(one.kind.name for one in node.children if one.peer == peer and one.retires_at is None)

@@ -20,6 +20,8 @@ PEER_BACK_OFF_S = (2.0, 60.0)
 """After an IKE SA that failed: first wait and longest."""
 REFUSAL_BACK_OFF_S = (30.0, 3600.0)
 """After a refused child, or an authentication that failed (WIRE 3.6)."""
+SETTLED_S = 30.0
+"""An IKE SA or child that was closed earlier than this counts as one that failed: no storm of new ones."""
 OTHER_END_WAITS_S = 5.0
 """What the end that did not open the session leaves to the opener (WIRE 4.3)."""
 
@@ -33,8 +35,9 @@ class Initiate:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Create this child on this session."""
+    """Create this child on this session of the peer."""
 
+    peer: str
     session: int
     child: str
 
@@ -59,6 +62,7 @@ class ChildState:
     """One kind of child of a peer.
 
     is_held              an operator has terminated it: it does not come back by itself
+    up_at                when the first of those installed came
     went_at              when the last of it was closed
     notify_type, detail  why it could not be had the last time
     """
@@ -67,6 +71,7 @@ class ChildState:
     is_held: bool = False
     is_starting: bool = False
     installed: int = 0
+    up_at: float = 0.0
     went_at: float = 0.0
     back_off: _BackOff = field(default_factory=_BackOff)
     notify_type: int | None = None
@@ -74,7 +79,7 @@ class ChildState:
 
     @property
     def is_down(self) -> bool:
-        """Refused, and waiting to be tried again: its traffic is dropped as `class_down`."""
+        """Could not be had the last time, or not be kept: its traffic is dropped as `class_down` until it is up."""
         return not self.installed and self.back_off.failures > 0
 
 
@@ -132,10 +137,10 @@ class Starter:
         """A packet waits for the child; False if none may be started for it, or is down."""
         state = self.peers[peer]
         one, start = state.children[child], state.plan.peer.start
-        if start is Start.NONE or one.is_down or (one.is_held and start is Start.BOOT):
+        if start is Start.NONE or (one.is_held and start is Start.BOOT):
             return False
         one.is_wanted = True
-        return True
+        return not one.is_down
 
     def due(self, now: float) -> list[Initiate | Create]:
         """What is to be done at `now`. Each is marked as begun."""
@@ -150,7 +155,7 @@ class Starter:
                 for child, one in state.usable():
                     if self._is_missing(one) and self._creation_at(state, one) <= now:
                         one.is_starting = True
-                        actions.append(Create(state.session, child))
+                        actions.append(Create(name, state.session, child))
         return actions
 
     def next_deadline(self) -> float | None:
@@ -169,13 +174,16 @@ class Starter:
     def on_initiated(self, peer: str, session: int) -> None:
         self.peers[peer].session = session
 
+    def on_not_initiated(self, peer: str, now: float) -> None:
+        """It could not even be tried: no address to begin from, say."""
+        self.peers[peer].back_off.fail(now, *PEER_BACK_OFF_S)
+
     def on_established(
         self, peer: str, session: int, *, is_opener: bool, is_native: bool, now: float
     ) -> None:
         state = self.peers[peer]
         state.session, state.is_up = session, True
         state.is_opener, state.is_native, state.up_at = is_opener, is_native, now
-        state.back_off.reset()
         for one in state.children.values():
             one.is_starting = False
 
@@ -184,26 +192,36 @@ class Starter:
         state = self.peers[peer]
         if state.session != session:
             return
+        was_up, is_held = state.is_up, all(one.is_held for one in state.children.values())
         state.session, state.is_up = None, False
-        if failed:
+        if was_up and now - state.up_at >= SETTLED_S:
+            state.back_off.reset()
+        if failed or (was_up and now - state.up_at < SETTLED_S and not is_held):
             state.back_off.fail(now, *(REFUSAL_BACK_OFF_S if refused else PEER_BACK_OFF_S))
         for one in state.children.values():
             one.is_starting = False
             one.is_wanted = self._comes_back(state, one)
 
-    def on_child(self, peer: str, child: str) -> None:
+    def on_child(self, peer: str, child: str, now: float) -> None:
         one = self.peers[peer].children[child]
         one.is_starting = False
+        if not one.installed:
+            one.up_at = now
         one.installed += 1
-        one.back_off.reset()
 
-    def on_child_gone(self, peer: str, child: str, now: float) -> None:
+    def on_child_gone(self, peer: str, child: str, now: float, *, by_peer: bool = False) -> None:
+        """`by_peer`: the peer deleted it, and only it."""
         state = self.peers[peer]
         one = state.children[child]
         one.installed = max(0, one.installed - 1)
-        if not one.installed:
-            one.went_at = now
-            one.is_wanted = self._comes_back(state, one)
+        if one.installed:
+            return
+        one.went_at = now
+        one.is_wanted = self._comes_back(state, one)
+        if now - one.up_at >= SETTLED_S:
+            one.back_off.reset()
+        elif by_peer and not one.is_held:
+            one.back_off.fail(now, *PEER_BACK_OFF_S)
 
     def on_child_failed(
         self, peer: str, child: str, now: float, notify_type: int | None = None, detail: str = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -64,10 +65,11 @@ class EndpointState:
             document = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise SetupError(f"{path} cannot be read ({error}); {_REMEDY}") from error
-        native, up = document.get("native"), document.get("up")
+        facts = document if isinstance(document, dict) else {}
+        native, up = facts.get("native"), facts.get("up")
         if not _is_names(native) or not isinstance(up, dict) or not all(map(_is_names, up.values())):
             raise SetupError(f"{path} is not what mplsec writes; {_REMEDY}")
-        self.native, self.up = set(native), up
+        self.native, self.up = set(facts["native"]), up
 
     def _save(self) -> None:
         if self._path is None:
@@ -75,7 +77,10 @@ class EndpointState:
         try:
             self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             temporary = self._path.with_suffix(".new")
-            temporary.write_text(json.dumps({"native": sorted(self.native), "up": self.up}, indent=1) + "\n")
+            with temporary.open("w") as file:
+                file.write(json.dumps({"native": sorted(self.native), "up": self.up}, indent=1) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
             temporary.replace(self._path)
         except OSError as error:
             _log.error("%s cannot be written: %s; make `state_dir` writable", self._path, error.strerror)

@@ -105,7 +105,7 @@ class Sockets:
         total: Counter[str] = Counter()
         counted = [one.drops for one in self._ike.values()]
         counted += [one.drops for one in self._nat.values()]
-        counted += [one.drops for one in self._raw.values()]
+        counted += [one.drops for one in (*self._raw.values(), *self._cleartext)]
         for drops in counted:
             for reason, count in drops.items():
                 total[reason.value] += count

@@ -7,7 +7,7 @@ from ike.crypto.algorithms import selected
 from ike.crypto.keymat import IkeKeys
 from ike.crypto.sk import IntegrityError, sk_cipher
 from ike.errors import LocalError, ParseError
-from ike.numbers import PayloadType, TransformType
+from ike.numbers import Integ, PayloadType, TransformType
 from ike.wire.message import HEADER_OCTETS, MAX_MESSAGE_OCTETS, Message, SealedBody, encode_payloads
 from ike.wire.sa import Proposal
 
@@ -20,16 +20,20 @@ class Protection:
     """Both directions of one IKE SA.
 
     `proposal` is the selected one, `is_original_initiator` says which of the keys are ours to send with
-    (RFC 7296 2.14). LocalError if the proposal's cipher is none that works here.
+    (RFC 7296 2.14). LocalError if the proposal's algorithms are none that work here.
     """
 
     def __init__(self, proposal: Proposal, keys: IkeKeys, is_original_initiator: bool) -> None:
         encr = selected(proposal, TransformType.ENCR)
         if encr is None:
             raise LocalError("no encryption algorithm in the proposal of an IKE SA")
-        ours, theirs = (keys.sk_ei, keys.sk_er) if is_original_initiator else (keys.sk_er, keys.sk_ei)
-        self._outbound = sk_cipher(encr.id, encr.key_bits, ours)
-        self._inbound = sk_cipher(encr.id, encr.key_bits, theirs)
+        integ = selected(proposal, TransformType.INTEG)
+        integ_id = integ.id if integ else Integ.NONE
+        initiator = sk_cipher(encr.id, encr.key_bits, keys.sk_ei, integ_id, keys.sk_ai)
+        responder = sk_cipher(encr.id, encr.key_bits, keys.sk_er, integ_id, keys.sk_ar)
+        self._outbound, self._inbound = (
+            (initiator, responder) if is_original_initiator else (responder, initiator)
+        )
         self._last_iv = 0
 
     def seal(self, message: Message, body: SealedBody | None = None) -> bytes:
@@ -75,11 +79,11 @@ class Protection:
         return sealed.first_inner_type, plaintext[: -1 - plaintext[-1]]
 
     def _next_iv(self) -> bytes:
-        """A counter, so that no IV comes twice under one key (RFC 5282 3.1)."""
+        """Made of a counter, so that no IV comes twice under one key (RFC 5282 3.1)."""
         if self._last_iv == 2**64 - 1:
             raise LocalError("all IVs of this IKE SA are used up")
         self._last_iv += 1
-        return self._last_iv.to_bytes(8, "big")
+        return self._outbound.iv(self._last_iv)
 
 
 def _generic_header(first_type: int, octets: int) -> bytes:

@@ -41,6 +41,7 @@ def check_peers(config: Config, report: Report) -> None:
     _check_vrf_ids(config, report)
     _check_static_labels(config, report)
     _check_routes(config, report)
+    _check_plain_ip_overlap(config, report)
 
 
 def _check_addresses(config: Config, report: Report, peer: PeerConfig, path: Path) -> None:
@@ -219,6 +220,28 @@ def _check_static_labels(config: Config, report: Report) -> None:
                     message = f"the peer's label {labels.peer} leads into VRF {quoted(other)} already"
                     report.error((*at, "peer"), message, "write the label that the peer gave to this VRF")
     refuse_repeats(report, locals_seen, "a local label belongs to one VRF and class of one peer")
+
+
+def _check_plain_ip_overlap(config: Config, report: Report) -> None:
+    """The selectors are all that tells plain IP children of one identity apart: they must not meet."""
+    seen: list[tuple[str, str, tuple[Prefix, ...], tuple[Prefix, ...]]] = []
+    for index, peer in enumerate(config.peers):
+        for position, vrf in enumerate(peer.vrfs):
+            ours = config.vrf(vrf.name)
+            if peer.encapsulation is not Encapsulation.NONE or ours is None:
+                continue
+            for identity, name, announce, accept in seen:
+                if (identity, name) == (peer.identity, vrf.name) or identity != peer.identity:
+                    continue
+                if _overlap(announce, ours.announce) and _overlap(accept, vrf.accept):
+                    message = f"VRF {quoted(vrf.name)} has the same selectors as VRF {quoted(name)}"
+                    remedy = 'with encapsulation = "none" VRFs of one peer need prefixes of their own'
+                    report.error(("peer", index, "vrf", position, "accept"), message, remedy)
+            seen.append((peer.identity, vrf.name, ours.announce, vrf.accept))
+
+
+def _overlap(first: tuple[Prefix, ...], second: tuple[Prefix, ...]) -> bool:
+    return any(one.version == other.version and one.overlaps(other) for one in first for other in second)
 
 
 def _check_routes(config: Config, report: Report) -> None:

@@ -29,16 +29,27 @@ _AES = (128, 192, 256)
 ENCRYPTION: dict[int, Encryption] = {
     Encr.NULL: Encryption(()),  # RFC 2410
     Encr.AES_CBC: Encryption(_AES),  # RFC 3602
+    Encr.AES_CTR: Encryption(_AES, salt_octets=4),  # RFC 3686 5.1, RFC 5930
+    Encr.AES_CCM_8: Encryption(_AES, salt_octets=3, is_aead=True),  # RFC 4309 7.1, RFC 5282 7.1
+    Encr.AES_CCM_12: Encryption(_AES, salt_octets=3, is_aead=True),
+    Encr.AES_CCM_16: Encryption(_AES, salt_octets=3, is_aead=True),
     Encr.AES_GCM_8: Encryption(_AES, salt_octets=4, is_aead=True),  # RFC 4106 8.1, RFC 5282 7.1
     Encr.AES_GCM_12: Encryption(_AES, salt_octets=4, is_aead=True),
     Encr.AES_GCM_16: Encryption(_AES, salt_octets=4, is_aead=True),
+    Encr.NULL_AUTH_AES_GMAC: Encryption(_AES, salt_octets=4, is_aead=True),  # RFC 4543 5.4
     Encr.CHACHA20_POLY1305: Encryption((), salt_octets=4, fixed_octets=32, is_aead=True),  # RFC 7634 2
+    Encr.AES_CCM_8_IIV: Encryption(_AES, salt_octets=3, is_aead=True),  # RFC 8750 4
+    Encr.AES_GCM_16_IIV: Encryption(_AES, salt_octets=4, is_aead=True),
+    Encr.CHACHA20_POLY1305_IIV: Encryption((), salt_octets=4, fixed_octets=32, is_aead=True),
 }
 AEAD = frozenset(encr for encr, entry in ENCRYPTION.items() if entry.is_aead)
 """ENCR transform IDs that protect integrity themselves and take no INTEG transform (RFC 5282 8)."""
 
 INTEGRITY: dict[int, int] = {
     Integ.NONE: 0,
+    Integ.HMAC_SHA1_96: 20,  # RFC 2404 5
+    Integ.AES_XCBC_96: 16,  # RFC 3566 4.1
+    Integ.AES_CMAC_96: 16,  # RFC 4494 4
     Integ.HMAC_SHA2_256_128: 32,  # RFC 4868 2.6
     Integ.HMAC_SHA2_384_192: 48,
     Integ.HMAC_SHA2_512_256: 64,

@@ -53,7 +53,7 @@ def derive_ike_keys(
     `proposal` is the selected one, `shared` is g^ir in full length.
     """
     prf = _prf(proposal)
-    return _expand(proposal, prf.compute(nonce_i + nonce_r, shared), nonce_i + nonce_r, spi_i + spi_r)
+    return _expand(proposal, prf.skeyseed(nonce_i, nonce_r, shared), nonce_i + nonce_r, spi_i + spi_r)
 
 
 def derive_rekeyed_ike_keys(

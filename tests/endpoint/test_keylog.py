@@ -14,6 +14,17 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from endpoint.capture import Capture
 from endpoint.errors import SetupError
 from endpoint.keylog import ESP_TABLE, IKE_TABLE, KeyLog, tshark_options
+from esp.engine import protect
+from esp.sa import OutboundSa
+from esp.transforms import transform_for
+from ike.crypto.algorithms import selected
+from ike.crypto.keymat import derive_ike_keys
+from ike.numbers import ExchangeType
+from ike.proposals import parse_ike_proposal
+from ike.protection import Protection
+from ike.wire.identity import Identity
+from ike.wire.message import Message
+from ike.wire.payloads import IdiPayload
 
 GCM_8, GCM_12, GCM_16, AES_CBC, CHACHA20 = 18, 19, 20, 12, 28
 ICV_OCTETS = {GCM_8: 8, GCM_12: 12, GCM_16: 16}
@@ -154,3 +165,72 @@ def test_tshark_decodes_ike_with_the_keys(tmp_path: Path) -> None:
     capture.close()
     lines = tshark(capture.path, log.folder, tmp_path, "isakmp.id.data.fqdn")
     assert lines == [name for name in names for _ in range(2)]
+
+
+@needs_tshark
+def test_tshark_decodes_what_we_seal_with_every_transform_that_it_knows(tmp_path: Path) -> None:
+    """Wireshark as an independent codec of ours."""
+    log, capture = KeyLog(tmp_path / "keys"), Capture(tmp_path / "test.pcapng")
+    stack = struct.pack(">I", 1001 << 12 | 5 << 9 | 1 << 8 | 64)
+    inner = bytes.fromhex("4500001c00000000400100000a0100010a020001") + bytes(8)
+    integrity = (2, 5, 8, 12, 13, 14)
+    transforms = [
+        *(
+            transform_for(encr, bits, integ)
+            for encr in (12, 13)
+            for bits in (128, 256)
+            for integ in integrity
+        ),
+        *(transform_for(11, None, integ) for integ in integrity),
+    ]
+    for number, transform in enumerate(transforms):
+        spi = struct.pack(">I", 0xC0FFEE00 + number)
+        keys = os.urandom(transform.key_octets), os.urandom(transform.integ_key_octets)
+        assert log.add_esp_sa(
+            spi, PE1, PE2, transform.encr, keys[0], integ=transform.integ, integ_key=keys[1]
+        )
+        capture.write_ip(PE1, PE2, 50, protect(OutboundSa(spi, transform, *keys), stack + inner, 137))
+    capture.close()
+    lines = tshark(capture.path, log.folder, tmp_path, "esp.protocol", "mpls.label", "ip.dst")
+    assert lines == [f"0x89\t1001\t{PE2},10.2.0.1"] * len(transforms)
+
+
+@needs_tshark
+def test_tshark_decodes_ike_with_every_suite_that_it_knows(tmp_path: Path) -> None:
+    log, capture = KeyLog(tmp_path / "keys"), Capture(tmp_path / "test.pcapng")
+    names: list[str] = []
+    suites = [
+        *(f"aes{bits}ccm{icv}-prfsha256" for bits in (128, 192, 256) for icv in (8, 12, 16)),
+        *(
+            f"aes{bits}{mode}-{integ}"
+            for bits in (128, 192, 256)
+            for mode in ("", "ctr")
+            for integ in ("sha1", "aesxcbc", "aescmac", "sha256", "sha384", "sha512")
+        ),
+    ]
+    for number, suite in enumerate(suites):
+        proposal = parse_ike_proposal(suite + "-x25519")
+        spi_i, spi_r = struct.pack(">Q", 1000 + number), struct.pack(">Q", 3000 + number)
+        keys = derive_ike_keys(proposal, os.urandom(32), os.urandom(32), os.urandom(32), spi_i, spi_r)
+        encr, integ = selected(proposal, 1), selected(proposal, 3)
+        assert encr is not None
+        assert log.add_ike_sa(
+            spi_i,
+            spi_r,
+            keys.sk_ei,
+            keys.sk_er,
+            encr.id,
+            encr.key_bits,
+            integ=integ.id if integ else 0,
+            sk_ai=keys.sk_ai,
+            sk_ar=keys.sk_ar,
+        )
+        names.append(f"pe{number}.example")
+        message = Message(
+            spi_i, spi_r, ExchangeType.IKE_AUTH, True, False, 1, (IdiPayload(Identity.fqdn(names[-1])),)
+        )
+        capture.write_udp((PE1, 500), (PE2, 500), Protection(proposal, keys, True).seal(message))
+    capture.close()
+    lines = tshark(capture.path, log.folder, tmp_path, "isakmp.id.data.fqdn", "_ws.expert.message")
+    # It would complain of an ICV that does not verify.
+    assert lines == [f"{name}\t" for name in names]

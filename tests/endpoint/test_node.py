@@ -1,6 +1,7 @@
 """Two whole nodes on a virtual clock: VRFs, classes, labels, start, fall-back, collisions, restarts."""
 
-from ipaddress import ip_address
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from endpoint.config import parse_config
 from endpoint.state import EndpointState
 from esp.engine import protect
 from ike import (
+    ChildSaEstablished,
     ChildSaFailed,
     CloseReason,
     FailureReason,
@@ -452,3 +454,114 @@ def test_ip_packets_without_labels_go_through_an_ordinary_tunnel() -> None:
     stray = protect(child.outbound, build_ip(b"\x0a\x63\0\1", b"\x0a\2\0\2", 1, b"x" * 8), 4)
     nodes.pe2.node.receive_esp([(stray, "192.0.2.1", "192.0.2.2")], nodes.now)
     assert nodes.pe2.drops("address_selector") == 1, "a source outside the negotiated selectors"
+
+
+def test_a_peer_of_another_address_family_is_backed_off_and_never_spins() -> None:
+    config = configuration(1, 'start = "boot"')
+    (peer,) = config.peers
+    nodes = NodePair(replace(config, peers=(replace(peer, addresses=("2001:db8::2",)),)), configuration(2))
+    nodes.start().run(29)
+    assert nodes.pe1.node.starter.peers["pe2"].back_off.failures == 4, "after 0, 2, 6, 14 s"
+
+
+# --- what others can and cannot bring about
+
+
+def test_a_forged_attempt_in_a_peers_name_changes_nothing_of_that_peer() -> None:
+    settings = 'selectors = "native-or-plain"'
+    nodes = NodePair(
+        configuration(1, settings, grants=STATIC_GRANTS),
+        configuration(2, 'selectors = "plain"\nstart = "none"', grants=STATIC_GRANTS),
+    ).start()
+    nodes.ping(1, "red", 1)
+    nodes.run()
+    routes = list(nodes.pe1.node.table.routes())
+    told: list[str] = []
+    nodes.pe1.node.watchers.append(lambda peer, child, text: told.append(text))
+    forged = configuration(2, 'selectors = "plain"\nstart = "boot"', grants=STATIC_GRANTS, psk=b"guessed")
+    nodes.ends[2] = nodes._make(2, forged)
+    nodes.pe2.node.start(nodes.now)
+    nodes.run()
+    assert nodes.pe2.of(IkeSaFailed), "the attempt fails"
+    assert list(nodes.pe1.node.table.routes()) == routes
+    assert nodes.pe1.children() == {"mpls": 1}
+    assert told == [], "nobody who waits for a session of ours hears of it"
+
+
+def test_the_static_routes_of_a_plain_peer_stay_while_one_of_two_sessions_goes() -> None:
+    nodes = NodePair(
+        configuration(1, 'selectors = "native-or-plain"\nstart = "boot"', grants=STATIC_GRANTS),
+        configuration(2, 'selectors = "plain"\nstart = "boot"', grants=STATIC_GRANTS),
+    ).start()
+    nodes.run(20)
+    assert len(nodes.pe1.node.engine.sessions()) == 1
+    assert len(list(nodes.pe1.node.table.routes())) == 3
+    nodes.ping(1, "red", 1)
+    nodes.run()
+    assert nodes.pongs(1, "red") == [1]
+
+
+def test_a_peer_that_deletes_every_ike_sa_at_once_causes_no_storm() -> None:
+    nodes = pair('start = "boot"', 'start = "none"')
+    for _ in range(600):
+        nodes.run(0.05)
+        for session in nodes.pe2.node.engine.sessions():
+            nodes.pe2.node.engine.delete_ike_sa(session.session, nodes.now)
+        nodes.pe2.node.handle_timer(nodes.now)
+    assert 2 <= len(nodes.pe1.of(IkeSaEstablished)) <= 6, "waits of 2, 4, 8, 16 s in 30 s"
+
+
+def test_a_peer_that_deletes_every_child_at_once_causes_no_storm() -> None:
+    nodes = pair('start = "boot"', 'start = "none"')
+    for _ in range(600):
+        nodes.run(0.05)
+        nodes.pe2.node.terminate("pe1", "red/gold", nodes.now)
+    made = [event for event in nodes.pe1.of(ChildSaEstablished) if event.child.name == "red/gold"]
+    assert 2 <= len(made) <= 6
+
+
+def test_moving_a_prefix_from_label_to_label_leaves_one_user_of_the_route() -> None:
+    nodes = up()
+    (exchange,) = nodes.pe2.node.labels.values()
+    sender = exchange.sender
+    assert sender is not None
+    prefix = ip_network("10.2.0.0/24")
+    for number in range(20):
+        label = nodes.pe2.node.space.allocate("pe1", "blue", 0, 3, exchange.session)
+        sender.bind("blue", 0, label, 3, [prefix])
+        nodes.pe2.node.handle_timer(nodes.now)
+        nodes.run(0.1)
+        nodes.ping(1, "blue", number)
+    nodes.run()
+    assert nodes.pongs(1, "blue") == list(range(20))
+    users = nodes.pe1.node._route_users
+    assert max(len(each) for each in users.values()) <= 3, "a class each, and the one from the start"
+    nodes.pe1.node.terminate("pe2", None, nodes.now)
+    nodes.run()
+    assert not [key for key in users if key[1] == prefix]
+
+
+def test_another_session_of_the_peer_is_adopted_when_the_current_one_goes() -> None:
+    nodes = up()
+    current = nodes.pe1.node.starter.peers["pe2"].session
+    assert current is not None
+    # A peer that begins anew before it deletes the old one, as some do to authenticate again.
+    path = nodes.pe2.node.engine.sessions()[0].path
+    second = nodes.pe2.node.engine.initiate("pe1", path, nodes.now)
+    nodes.pe2.node._sessions[second] = "pe1"
+    nodes.pe2.node.handle_timer(nodes.now)
+    nodes.run(2)
+    state = nodes.pe1.node.starter.peers["pe2"]
+    assert len(nodes.pe1.node.engine.sessions()) == 1
+    assert state.is_up and state.session == nodes.pe1.node.engine.sessions()[0].session
+
+
+def test_a_child_that_cannot_be_installed_is_deleted_and_backed_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("no such transform")
+
+    monkeypatch.setattr("endpoint.node.install", refuse)
+    nodes = pair('start = "boot"', 'start = "none"')
+    nodes.run(20)
+    assert nodes.pe1.children() == {}
+    assert nodes.pe1.node.starter.peers["pe2"].children["blue/0"].is_down

@@ -18,15 +18,23 @@ from esp.engine import (
     unprotect,
 )
 from esp.errors import DropReason, EspError, SequenceExhausted
+from esp.integrity import mac_for
 from esp.sa import InboundSa, OutboundSa
-from esp.transforms import HmacSha2, Transform, transform_for
+from esp.transforms import Transform, transform_for
 
 MPLS_IN_IP = 137
 SPI = b"\xc0\x00\x00\x01"
 TRANSFORMS = [
-    *(transform_for(encr, bits) for encr in (18, 19, 20) for bits in (128, 192, 256)),
+    *(transform_for(encr, bits) for encr in (14, 15, 16, 18, 19, 20, 21, 29, 30) for bits in (128, 192, 256)),
     transform_for(28, None),
-    *(transform_for(12, bits, integ) for bits in (128, 192, 256) for integ in (12, 13, 14)),
+    transform_for(31, None),
+    *(
+        transform_for(encr, bits, integ)
+        for encr in (12, 13)
+        for bits in (128, 192, 256)
+        for integ in (2, 5, 8, 12, 13, 14)
+    ),
+    *(transform_for(11, None, integ) for integ in (2, 5, 8, 12, 13, 14)),
 ]
 NAMES = [f"{t.encr}-{t.key_bits}-{t.integ}" for t in TRANSFORMS]
 ONE_OF_EACH = [
@@ -34,9 +42,15 @@ ONE_OF_EACH = [
     transform_for(18, 128),
     transform_for(28, None),
     transform_for(12, 128, 12),
+    transform_for(14, 128),
+    transform_for(21, 128),
+    transform_for(30, 128),
+    transform_for(13, 128, 5),
+    transform_for(11, None, 14),
 ]
+ONE_OF_EACH_NAMES = ["gcm16", "gcm8", "chacha", "cbc", "ccm8", "gmac", "gcm16iiv", "ctr", "null"]
 every_transform = pytest.mark.parametrize("transform", TRANSFORMS, ids=NAMES)
-one_of_each = pytest.mark.parametrize("transform", ONE_OF_EACH, ids=["gcm16", "gcm8", "chacha", "cbc"])
+one_of_each = pytest.mark.parametrize("transform", ONE_OF_EACH, ids=ONE_OF_EACH_NAMES)
 with_and_without_esn = pytest.mark.parametrize("esn", [False, True], ids=["sn32", "esn"])
 
 
@@ -90,6 +104,35 @@ def test_aead_iv_is_the_whole_sequence_number() -> None:
     packet = protect(outbound, b"payload", 4)
     assert packet[4:16] == bytes.fromhex("00000005 00000001 00000005")
     assert unprotect(inbound, packet) == Opened(b"payload", 4, 0x1_0000_0005)
+
+
+@pytest.mark.parametrize(
+    ("implicit", "explicit", "bits"),
+    [(29, 14, 128), (29, 14, 256), (30, 20, 128), (30, 20, 256), (31, 28, None)],
+)
+@with_and_without_esn
+def test_implicit_iv_is_the_explicit_one_left_out(
+    implicit: int, explicit: int, bits: int | None, esn: bool
+) -> None:
+    """RFC 8750 4: all but the IV in the packet is as it was; ours is the sequence number in both."""
+    shorter, longer = (
+        pair(transform_for(implicit, bits), esn=esn)[0],
+        pair(transform_for(explicit, bits), esn=esn)[0],
+    )
+    shorter.sequence = longer.sequence = 2**32 - 2 - 64 * (not esn)
+    for _ in range(4):
+        packet = protect(longer, b"payload", MPLS_IN_IP)
+        assert protect(shorter, b"payload", MPLS_IN_IP) == packet[:8] + packet[16:]
+
+
+@pytest.mark.parametrize(
+    "transform", [transform_for(11, None, 12), transform_for(21, 256)], ids=["null", "gmac"]
+)
+def test_payload_stands_in_clear_without_encryption(transform: Transform) -> None:
+    outbound, _ = pair(transform)
+    start = 8 + transform.iv_octets
+    packet = protect(outbound, b"payload", MPLS_IN_IP)
+    assert packet[start : -transform.icv_octets] == b"payload\1\2\3\3\x89"
 
 
 def test_cbc_ivs_repeat_neither_within_an_sa_nor_across_keys() -> None:
@@ -243,7 +286,7 @@ def test_authentic_packet_with_a_broken_block_is_dropped(size: int) -> None:
     transform = transform_for(12, 128, 12)
     inbound = InboundSa(SPI, transform, bytes(16), bytes(32))
     covered = SPI + b"\0\0\0\1" + bytes(16) + bytes(size)
-    assert unprotect(inbound, covered + HmacSha2(12, bytes(32)).icv(covered)) is DropReason.TRUNCATED
+    assert unprotect(inbound, covered + mac_for(12, bytes(32)).icv(covered)) is DropReason.TRUNCATED
 
 
 @given(payload=st.binary(max_size=300), next_header=st.integers(0, 255), block=st.sampled_from([1, 4, 16]))
@@ -270,11 +313,11 @@ def test_more_padding_than_needed_is_accepted(pad: int) -> None:
 @given(st.binary(max_size=120))
 def test_no_octets_from_the_network_raise_or_pass(octets: bytes) -> None:
     sad = InboundSad()
-    for transform, last in zip(ONE_OF_EACH, b"\1\2\3\4", strict=True):
+    for last, transform in enumerate(ONE_OF_EACH, 1):
         _, inbound = pair(transform)
         inbound.spi = SPI[:3] + bytes([last])
         sad.add(inbound)
-    for packet in (octets, SPI[:3] + b"\1" + octets, SPI[:3] + b"\4" + octets):
+    for packet in (octets, *(SPI[:3] + bytes([n]) + octets for n in range(1, len(ONE_OF_EACH) + 1))):
         assert isinstance(sad.receive(packet), DropReason)
 
 
@@ -338,7 +381,8 @@ def test_reserved_or_malformed_spi_is_refused(spi: bytes) -> None:
 @every_transform
 def test_keys_must_have_the_right_size(transform: Transform) -> None:
     right, integ = transform.key_octets, transform.integ_key_octets
-    for sizes in ((right - 1, integ), (right + 1, integ), (right, integ + 1), (0, 0)):
+    too_short = [(right - 1, integ)] if right else []
+    for sizes in (*too_short, (right + 1, integ), (right, integ + 1), (0, 0)):
         with pytest.raises(EspError, match="keys"):
             OutboundSa(SPI, transform, bytes(sizes[0]), bytes(sizes[1]))
 
@@ -351,9 +395,17 @@ def test_keys_must_have_the_right_size(transform: Transform) -> None:
         (20, 256, 12),
         (28, 256, 0),
         (28, None, 12),
+        (29, None, 0),
+        (31, 256, 0),
+        (31, None, 14),
+        (16, 128, 12),
+        (21, 128, 12),
         (12, 128, 0),
-        (12, 128, 2),
+        (12, 128, 1),
+        (12, None, 12),
+        (13, 128, 0),
         (11, None, 0),
+        (11, 128, 12),
         (4711, 128, 0),
     ],
 )

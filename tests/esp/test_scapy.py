@@ -27,6 +27,19 @@ SUITES = [
     (transform_for(12, 128, 12), "AES-CBC", "SHA2-256-128"),
     (transform_for(12, 256, 13), "AES-CBC", "SHA2-384-192"),
     (transform_for(12, 256, 14), "AES-CBC", "SHA2-512-256"),
+    (transform_for(12, 128, 2), "AES-CBC", "HMAC-SHA1-96"),
+    (transform_for(12, 128, 8), "AES-CBC", "AES-CMAC-96"),
+    (transform_for(13, 128, 12), "AES-CTR", "SHA2-256-128"),
+    (transform_for(13, 256, 14), "AES-CTR", "SHA2-512-256"),
+    (transform_for(14, 128), "AES-CCM", None),
+    (transform_for(15, 192), "AES-CCM", None),
+    (transform_for(16, 256), "AES-CCM", None),
+    (transform_for(21, 128), "AES-NULL-GMAC", None),
+    (transform_for(21, 256), "AES-NULL-GMAC", None),
+    (transform_for(11, None, 12), "NULL", "SHA2-256-128"),
+    (transform_for(11, None, 13), "NULL", "SHA2-384-192"),
+    (transform_for(11, None, 14), "NULL", "SHA2-512-256"),
+    (transform_for(11, None, 8), "NULL", "AES-CMAC-96"),
 ]
 every_suite = pytest.mark.parametrize(
     ("transform", "crypt", "auth"), SUITES, ids=[f"{s[1]}-{s[0].key_bits}-{s[0].integ}" for s in SUITES]
@@ -46,9 +59,15 @@ def keys(transform: Transform, chance: random.Random) -> tuple[bytes, bytes]:
     return chance.randbytes(transform.key_octets), chance.randbytes(transform.integ_key_octets)
 
 
-def scapy_sa(encr_key: bytes, integ_key: bytes, crypt: str, auth: str | None) -> Any:
+def scapy_sa(transform: Transform, encr_key: bytes, integ_key: bytes, crypt: str, auth: str | None) -> Any:
     return SecurityAssociation(
-        ESP, spi=SPI, crypt_algo=crypt, crypt_key=encr_key, auth_algo=auth, auth_key=integ_key or None
+        ESP,
+        spi=SPI,
+        crypt_algo=crypt,
+        crypt_key=encr_key,
+        crypt_icv_size=None if auth else transform.icv_octets,
+        auth_algo=auth,
+        auth_key=integ_key or None,
     )
 
 
@@ -61,7 +80,7 @@ def test_scapy_opens_what_we_protect(
     encr_key, integ_key = keys(transform, chance)
     ours = OutboundSa(SPI.to_bytes(4, "big"), transform, encr_key, integ_key, esn=esn)
     ours.sequence = start
-    theirs = scapy_sa(encr_key, integ_key, crypt, auth)
+    theirs = scapy_sa(transform, encr_key, integ_key, crypt, auth)
     for sequence in range(start + 1, start + 1 + PACKETS):
         payload = chance.randbytes(chance.randrange(300))
         packet = protect(ours, payload, MPLS_IN_IP)
@@ -80,7 +99,7 @@ def test_we_open_what_scapy_protects(
     encr_key, integ_key = keys(transform, chance)
     ours = InboundSa(SPI.to_bytes(4, "big"), transform, encr_key, integ_key, esn=esn)
     ours.replay.highest = start
-    theirs = scapy_sa(encr_key, integ_key, crypt, auth)
+    theirs = scapy_sa(transform, encr_key, integ_key, crypt, auth)
     for sequence in range(start + 1, start + 1 + PACKETS):
         payload = chance.randbytes(chance.randrange(1, 300))
         clear = IP(src="192.0.2.1", dst="192.0.2.2", proto=MPLS_IN_IP) / Raw(payload)

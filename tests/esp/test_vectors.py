@@ -1,11 +1,13 @@
-"""Published ESP packets: RFC 7634, RFC 3602, RFC 4868 and McGrew's AES-GCM cases."""
+"""Published ESP packets and algorithms: RFC 7634, 3602, 3686, 4868, 3566, 4615, McGrew's AES-GCM cases."""
 
 import pytest
 
 from esp.engine import Opened, add_trailer, strip_trailer, unprotect
 from esp.errors import DropReason
+from esp.integrity import mac_for
+from esp.modes import AesCbc, AesCtr
 from esp.sa import InboundSa
-from esp.transforms import AesCbc, HmacSha2, transform_for
+from esp.transforms import transform_for
 from tests.vectors.loader import Case, cases
 
 IPV4_HEADER_OCTETS = 20
@@ -91,4 +93,22 @@ def test_icvs_of_rfc_4868(integ: int, field: str) -> None:
     for case in present:
         assert transform.integ_key_octets == len(case.octets("key"))
         assert transform.icv_octets == len(case.octets(field))
-        assert HmacSha2(integ, case.octets("key")).icv(case.octets("data")) == case.octets(field)
+        assert mac_for(integ, case.octets("key")).icv(case.octets("data")) == case.octets(field)
+
+
+@pytest.mark.parametrize("case", cases("rfc3566"), ids=repr)
+def test_aes_xcbc_of_rfc_3566(case: Case) -> None:
+    assert mac_for(5, case.octets("key")).icv(case.octets("data")) == case.octets("icv")
+
+
+def test_aes_cmac_agrees_with_rfc_4615() -> None:
+    """With a key of 16 octets the PRF is AES-CMAC itself; RFC 4494 cuts that to 96 bits."""
+    (case,) = [case for case in cases("rfc4615") if len(case.octets("key")) == 16]
+    assert mac_for(8, case.octets("key")).icv(case.octets("data")) == case.octets("output")[:12]
+
+
+@pytest.mark.parametrize("case", cases("rfc3686"), ids=repr)
+def test_aes_ctr_of_rfc_3686(case: Case) -> None:
+    ctr = AesCtr(case.octets("key") + case.octets("nonce"))
+    assert ctr.encrypt(case.octets("iv"), case.octets("plaintext")) == case.octets("ciphertext")
+    assert ctr.decrypt(case.octets("iv"), case.octets("ciphertext")) == case.octets("plaintext")

@@ -1,13 +1,19 @@
 """Proposals: how they are written, and which one wins (RFC 7296 2.7, 3.3)."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ike.crypto.integ import INTEGRITY_ALGORITHMS
+from ike.crypto.kex import GROUPS
+from ike.crypto.prf import PRFS
+from ike.crypto.sk import SK_CIPHERS
 from ike.numbers import AttributeType, Encr, Integ, Ke, ProtocolId, Sn, TransformType
 from ike.proposals import (
+    _KEYWORDS,
     format_proposal,
     is_valid_selection,
     number_proposals,
@@ -46,6 +52,9 @@ def chosen(offered: tuple[Proposal, ...], configured: tuple[Proposal, ...]) -> s
         "aes192gcm12-prfsha512-ecp521",
         "aes128gcm8-prfsha256-ecp256",
         "chacha20poly1305-prfsha256-x25519",
+        "aes128ccm16-prfaescmac-x448",
+        "aes256-prfsha384-sha512-modp4096",
+        "aes192ctr-aes128-prfsha1-prfaesxcbc-sha1-aesxcbc-modp2048-modp3072-ecp256bp-ecp384bp-ecp512bp",
     ],
 )
 def test_ike_proposal_is_written_as_it_was_read(text: str) -> None:
@@ -66,6 +75,13 @@ def test_ike_proposal_is_written_as_it_was_read(text: str) -> None:
         (" aes256gcm ", "aes256gcm16-noesn"),
         ("esn-ecp384-aes128gcm64", "aes128gcm8-ecp384-esn"),
         ("aes128-sha2_256", "aes128-sha256-noesn"),
+        ("aes128ccm64-aes128ccm96-aes128ccm128", "aes128ccm8-aes128ccm12-aes128ccm16-noesn"),
+        ("aes256ctr-sha-curve448", "aes256ctr-sha1-x448-noesn"),
+        ("aes128-aesxcbc-aescmac", "aes128-aesxcbc-aescmac-noesn"),
+        ("null-sha256-esn", "null-sha256-esn"),
+        ("aes256gmac-aes128gmac", "aes256gmac-aes128gmac-noesn"),
+        ("aes256gcm16iiv-aes256gcm16", "aes256gcm16iiv-aes256gcm16-noesn"),
+        ("aes128ccm8iiv-chacha20poly1305iiv", "aes128ccm8iiv-chacha20poly1305iiv-noesn"),
         ("aes256-aes128-sha512-sha384", "aes256-aes128-sha512-sha384-noesn"),
     ],
 )
@@ -74,6 +90,41 @@ def test_esp_proposal_always_says_which_sequence_numbers(text: str, written: str
     assert proposal.protocol == ProtocolId.ESP
     assert format_proposal(proposal) == written
     assert proposal.of_type(TransformType.SN)
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("aes256-sha256-x25519", "aes256-prfsha256-sha256-x25519"),
+        ("aes128-sha512-sha384-modp3072", "aes128-prfsha512-prfsha384-sha512-sha384-modp3072"),
+        ("aes128ctr-sha2_384-ecp256", "aes128ctr-prfsha384-sha384-ecp256"),
+        ("aes128-aesxcbc-modp2048", "aes128-prfaesxcbc-aesxcbc-modp2048"),
+        ("aes128-aescmac-modp2048", "aes128-prfaescmac-aescmac-modp2048"),
+        ("aes128-sha1-modp2048", "aes128-prfsha1-sha1-modp2048"),
+        ("aes128-sha1-prfsha256-modp2048", "aes128-prfsha256-sha1-modp2048"),
+    ],
+)
+def test_prf_follows_the_integrity_words_unless_written(text: str, written: str) -> None:
+    assert format_proposal(parse_ike_proposal(text)) == written
+
+
+def test_every_word_for_ike_names_what_works() -> None:
+    """What can be configured can be computed: no peer may choose an algorithm that we lack."""
+    working: dict[int, Collection[int]] = {1: SK_CIPHERS, 2: PRFS, 3: INTEGRITY_ALGORITHMS, 4: GROUPS}
+    for word in _KEYWORDS:
+        for text in (f"{word}-prfsha256-x25519", f"aes128-{word}-sha256-prfsha256-x25519"):
+            try:
+                proposal = parse_ike_proposal(text)
+            except ValueError:
+                continue
+            for transform in proposal.transforms:
+                assert transform.id in working[transform.type]
+
+
+def test_group_that_the_library_lacks_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(GROUPS, Ke.BRAINPOOL_P256R1)
+    with pytest.raises(ValueError, match='"ecp256bp" is not in the installed cryptography library'):
+        parse_ike_proposal("aes256gcm16-prfsha256-ecp256bp")
 
 
 def test_transforms_carry_the_numbers_of_the_registry() -> None:
@@ -96,12 +147,18 @@ def test_transforms_carry_the_numbers_of_the_registry() -> None:
         ("aes256gcm16", "no PRF.*prfsha256"),
         ("aes256gcm16-x25519", "no PRF.*prfsha256"),
         ("aes256gcm16-prfsha256", "no key exchange.*x25519"),
-        ("prfsha256-x25519", "no encryption.*aes128gcm16"),
-        ("aes256-sha256-x25519", '"aes256" is not available yet for IKE'),
-        ("aes256gcm16-sha256-x25519-prfsha256", r'"sha256" \(integrity\) has no place'),
+        ("prfsha256-x25519", "no encryption.*aes256gcm16"),
+        ("aes256-x25519", "no integrity.*sha256"),
+        ("aes256-prfsha256-x25519", "no integrity.*sha256"),
+        ("aes256-aes256gcm16-sha256-x25519", "a proposal each"),
+        ("aes256gcm16-sha256-x25519-prfsha256", "an AEAD protects integrity itself"),
+        ("null-sha256-x25519", '"null" is for ESP alone'),
+        ("aes256gmac-prfsha256-x25519", '"aes256gmac" is for ESP alone'),
+        ("aes256gcm16iiv-prfsha256-x25519", '"aes256gcm16iiv" is for ESP alone'),
         ("aes256gcm16-prfsha256-x25519-esn", r'"esn" \(sequence number\) has no place'),
         ("aes256gcm16-prfsha256-x25519-x25519", "twice"),
-        ("aes256gcm16-prfsha256-modp2048", '"modp2048" is not available yet'),
+        ("aes256gcm16-prfsha256-modp8192", '"modp8192" is not available yet'),
+        ("aes256gcm16-prfsha256-modp1024", '"modp1024" is too weak'),
         ("aes256gcm16-prfmd5-x25519", '"prfmd5" is too weak'),
         ("aes256gcm16-prfsha256-x25518", 'unknown word "x25518"; known are .*x25519'),
         ("aes256gcm16,prfsha256", "unknown word"),
@@ -122,7 +179,11 @@ def test_wrong_ike_proposal_is_explained(text: str, words: str) -> None:
         ("aes128gcm16-aes128-sha256", "a proposal each"),
         ("aes256gcm16-aes256gcm", "twice"),
         ("3des-sha256", "too weak"),
-        ("null-sha256", "not available yet"),
+        ("null", "no integrity.*sha256"),
+        ("null-aes128-sha256", "a proposal of its own"),
+        ("aes128gmac-aes128gcm16", "a proposal of its own"),
+        ("aes128gmac-sha256", "an AEAD protects integrity itself"),
+        ("null-aes128gmac-sha256", "a proposal each"),
         ("aes256gcm16-", 'unknown word ""'),
     ],
 )

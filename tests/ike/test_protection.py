@@ -1,24 +1,54 @@
 """The Encrypted payload: published vector, round trips of every cipher, and that nothing else opens."""
 
+import hmac
+
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC as CBC_MODE
+from cryptography.hazmat.primitives.ciphers.modes import CTR
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ike.crypto.integ import Integrity
 from ike.crypto.keymat import IkeKeys, derive_ike_keys
 from ike.crypto.sk import sk_cipher
 from ike.errors import LocalError
-from ike.numbers import Encr, ExchangeType, NotifyType, PayloadType
+from ike.numbers import Encr, ExchangeType, Integ, NotifyType, PayloadType
 from ike.proposals import parse_esp_proposal, parse_ike_proposal
 from ike.protection import IntegrityError, Protection
-from ike.wire.message import Message, SealedBody
+from ike.wire.message import Message, SealedBody, encode_payloads
 from ike.wire.payloads import NotifyPayload, parse_payloads
 from tests.vectors.loader import cases
 
-SUITES = [
-    *(f"aes{bits}gcm{icv}-prfsha256-x25519" for bits in (128, 192, 256) for icv in (8, 12, 16)),
+# Suite, then octets of IV, block and ICV.
+SUITES = {
+    **{
+        f"aes{bits}{mode}{icv}-prfsha256-x25519": (8, 1, icv)
+        for bits in (128, 192, 256)
+        for mode in ("gcm", "ccm")
+        for icv in (8, 12, 16)
+    },
+    "chacha20poly1305-prfsha512-ecp256": (8, 1, 16),
+    **{
+        f"aes{bits}{mode}-{integ}-x25519": (iv, block, icv)
+        for bits in (128, 192, 256)
+        for mode, iv, block in (("", 16, 16), ("ctr", 8, 1))
+        for integ, icv in (("sha256", 16), ("sha384", 24), ("sha512", 32))
+    },
+    "aes128-sha1-x25519": (16, 16, 12),
+    "aes128-aesxcbc-x25519": (16, 16, 12),
+    "aes128ctr-aescmac-x25519": (8, 1, 12),
+}
+GCM = "aes128gcm8-prfsha256-x25519"
+CBC = "aes256-sha256-x25519"
+ONE_OF_EACH = [
+    GCM,
+    "aes128ccm8-prfsha256-x25519",
     "chacha20poly1305-prfsha512-ecp256",
+    CBC,
+    "aes128ctr-sha512-x25519",
 ]
-ICV_OCTETS = {"gcm8": 8, "cm12": 12, "cm16": 16, "1305": 16}
 
 
 def message(*payloads: NotifyPayload, is_initiator: bool = True, message_id: int = 1) -> Message:
@@ -33,7 +63,7 @@ def message(*payloads: NotifyPayload, is_initiator: bool = True, message_id: int
     )
 
 
-def both_ends(suite: str = SUITES[0]) -> tuple[Protection, Protection]:
+def both_ends(suite: str = GCM) -> tuple[Protection, Protection]:
     proposal = parse_ike_proposal(suite)
     keys = derive_ike_keys(proposal, b"i" * 32, b"r" * 32, b"g" * 32, b"initiatr", b"respondr")
     return Protection(proposal, keys, True), Protection(proposal, keys, False)
@@ -73,8 +103,9 @@ def test_what_one_end_seals_the_other_opens(suite: str) -> None:
         raw = sender.seal(message(NOTIFY, NOTIFY, is_initiator=is_initiator))
         first_type, inner = receiver.open(raw)
         assert parse_payloads(first_type, inner) == (NOTIFY, NOTIFY)
-        icv_octets = ICV_OCTETS[suite.split("-")[0][-4:]]
-        assert len(raw) == 28 + 4 + 8 + 2 * 12 + 1 + icv_octets
+        iv_octets, block_octets, icv_octets = SUITES[suite]
+        plaintext_octets = -(-(2 * 12 + 1) // block_octets) * block_octets
+        assert len(raw) == 28 + 4 + iv_octets + plaintext_octets + icv_octets
         assert Message.parse(raw).message_id == 1
 
 
@@ -87,6 +118,49 @@ def test_no_iv_comes_twice_even_for_the_same_message() -> None:
     initiator, _ = both_ends()
     sealed = [initiator.seal(message(NOTIFY)) for _ in range(100)]
     assert len({raw[32:40] for raw in sealed}) == 100
+
+
+def test_cbc_ivs_are_not_the_counter_and_differ_from_key_to_key() -> None:
+    """RFC 7296 3.14: unpredictable to whoever has not the keys."""
+    ivs = {end.seal(message())[32:48] for end in (*both_ends(CBC), *both_ends(CBC)) for _ in range(100)}
+    # The second pair has the keys of the first, so its IVs are the same; each end has its own.
+    assert len(ivs) == 200
+    assert all(iv[:8] != bytes(8) for iv in ivs)
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 17, 31])
+def test_authentic_message_with_a_broken_block_is_refused(size: int) -> None:
+    proposal = parse_ike_proposal("aes128-sha256-x25519")
+    key, integ_key = bytes(16), bytes(32)
+    sk_octets = 4 + 16 + size + 16
+    head = message().header(PayloadType.SK, 28 + sk_octets).encode()
+    covered = head + bytes((41, 0)) + sk_octets.to_bytes(2, "big") + bytes(16) + bytes(size)
+    raw = covered + Integrity(Integ.HMAC_SHA2_256_128, integ_key).icv(covered)
+    end = Protection(proposal, IkeKeys(b"", integ_key, integ_key, key, key, b"", b""), False)
+    with pytest.raises(IntegrityError):
+        end.open(raw)
+
+
+def test_icv_of_cbc_covers_the_message_as_rfc_7296_3_14_says() -> None:
+    """All octets from the header to the one before the ICV, with the sender's SK_a."""
+    proposal = parse_ike_proposal("aes128-sha256-x25519")
+    keys = IkeKeys(b"", b"i" * 32, b"r" * 32, b"I" * 16, b"R" * 16, b"", b"")
+    raw = Protection(proposal, keys, True).seal(message(NOTIFY))
+    assert raw[-16:] == hmac.digest(b"i" * 32, raw[:-16], "sha256")[:16]
+    answer = Protection(proposal, keys, False).seal(message(NOTIFY, is_initiator=False))
+    assert answer[-16:] == hmac.digest(b"r" * 32, answer[:-16], "sha256")[:16]
+    decryptor = Cipher(AES(b"I" * 16), CBC_MODE(raw[32:48])).decryptor()
+    plaintext = decryptor.update(raw[48:-16])
+    assert plaintext == encode_payloads([NOTIFY])[1] + bytes(3) + b"\3"
+
+
+def test_ctr_agrees_with_rfc_5930() -> None:
+    """SK_ei ends with the nonce; the counter block is nonce, IV, 1; there is no padding but its length."""
+    proposal = parse_ike_proposal("aes128ctr-sha256-x25519")
+    keys = IkeKeys(b"", b"i" * 32, b"r" * 32, b"I" * 16 + b"salt", bytes(20), b"", b"")
+    raw = Protection(proposal, keys, True).seal(message(NOTIFY))
+    decryptor = Cipher(AES(b"I" * 16), CTR(b"salt" + raw[32:40] + b"\0\0\0\1")).decryptor()
+    assert decryptor.update(raw[40:-16]) == encode_payloads([NOTIFY])[1] + b"\0"
 
 
 def test_ivs_run_out_rather_than_begin_again() -> None:
@@ -103,7 +177,7 @@ def test_no_end_opens_its_own_messages() -> None:
             end.open(end.seal(message(NOTIFY)))
 
 
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", ONE_OF_EACH)
 def test_every_flipped_bit_is_noticed(suite: str) -> None:
     initiator, responder = both_ends(suite)
     raw = initiator.seal(message(NOTIFY))
@@ -114,7 +188,7 @@ def test_every_flipped_bit_is_noticed(suite: str) -> None:
             responder.open(bytes(octets))
 
 
-@pytest.mark.parametrize("suite", [SUITES[0], SUITES[-1]])
+@pytest.mark.parametrize("suite", ONE_OF_EACH)
 def test_every_truncation_is_noticed_even_with_lengths_put_right(suite: str) -> None:
     initiator, responder = both_ends(suite)
     raw = initiator.seal(message(NOTIFY))
@@ -215,9 +289,9 @@ def test_sealed_body_goes_in_as_it_is(octets: bytes, first_type: int) -> None:
     assert responder.open(raw) == (first_type, octets)
 
 
-@given(octets=st.binary(max_size=120))
-def test_no_octets_from_the_network_raise_anything_else(octets: bytes) -> None:
-    _, responder = both_ends()
+@given(octets=st.binary(max_size=120), suite=st.sampled_from(ONE_OF_EACH))
+def test_no_octets_from_the_network_raise_anything_else(octets: bytes, suite: str) -> None:
+    _, responder = both_ends(suite)
     with pytest.raises(IntegrityError):
         responder.open(octets)
 
@@ -238,3 +312,15 @@ def test_protection_wants_a_cipher_that_it_has_and_keys_that_fit() -> None:
         Protection(parse_esp_proposal("aes128-sha256"), keys, True)
     with pytest.raises(LocalError):
         Protection(parse_ike_proposal("aes256gcm16-prfsha256-x25519"), keys, True)
+    with pytest.raises(LocalError):
+        Protection(parse_ike_proposal("aes128-sha256-x25519"), keys, True)
+    for encr, integ, key, integ_key in (
+        (Encr.AES_CBC, Integ.NONE, bytes(16), b""),
+        (Encr.AES_CBC, Integ.HMAC_SHA2_256_128, bytes(16), bytes(20)),
+        (Encr.AES_GCM_16, Integ.HMAC_SHA2_256_128, bytes(20), bytes(32)),
+        (Encr.AES_GCM_16, Integ.NONE, bytes(20), bytes(32)),
+        (Encr.AES_GCM_16_IIV, Integ.NONE, bytes(20), b""),
+        (Encr.NULL, Integ.HMAC_SHA2_256_128, b"", bytes(32)),
+    ):
+        with pytest.raises(LocalError):
+            sk_cipher(encr, None if encr == Encr.NULL else 128, key, integ, integ_key)
