@@ -25,7 +25,7 @@ from mpls.encapsulation import Mode
 from mpls.identifiers import ClassId
 from mpls.mtu import Budget, budget
 
-__all__ = ["BudgetRow", "CheckReport", "check_report", "render_check"]
+__all__ = ["BudgetRow", "CheckReport", "check_report", "peer_budgets", "render_check"]
 
 _WIDTH_COLUMNS = 100
 BudgetColumn: TypeAlias = tuple[str, str, Budget]
@@ -62,7 +62,7 @@ class CheckReport:
 
 def check_report(config: Config) -> CheckReport:
     """Compile `config`; nothing is installed."""
-    budgets = tuple(row for peer in config.peers for row in _budgets(config, peer))
+    budgets = tuple(row for peer in config.peers for row in peer_budgets(config, peer))
     return CheckReport(
         config.file,
         config.warnings,
@@ -92,7 +92,8 @@ def render_check(config: Config) -> str:
     return "\n".join(line.rstrip() for line in output.getvalue().splitlines())
 
 
-def _budgets(config: Config, peer: PeerConfig) -> Iterator[BudgetRow]:
+def peer_budgets(config: Config, peer: PeerConfig) -> Iterator[BudgetRow]:
+    """Of each (VRF, class) that the peer may use, over each kind of path to it."""
     addresses = config.endpoint.addresses if peer.is_any else peer.addresses
     versions = sorted({ip_address(address).version for address in addresses if address != ANY_ADDRESS})
     may_be_udp = {Udp.AUTO: (False, True), Udp.ALWAYS: (True,), Udp.NEVER: (False,)}[peer.udp]

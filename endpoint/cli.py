@@ -1,4 +1,4 @@
-"""The command line: `mplsec demo | run | check | status | initiate | terminate | rekey | genkey | version`.
+"""The command line: `mplsec demo | run | check | explain | status | initiate | terminate | rekey | …`.
 
 Exit codes: 0 done, 1 failed (the reason on stderr), 2 wrong usage or configuration.
 """
@@ -13,6 +13,7 @@ import logging
 import secrets
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     check = add("check", _check, "check a configuration; print the crypto map and the MTU budgets")
     check.add_argument("config", type=Path, metavar="CONFIG")
 
+    explain = add("explain", _explain, "say what becomes of a packet from a customer, and why")
+    explain.add_argument("config", type=Path, metavar="CONFIG")
+    explain.add_argument("packet", metavar="PACKET", help="octets in hex, or a pcap or pcapng file")
+    explain.add_argument("--attachment", metavar="NAME", help="where it comes in, if that is not plain")
+    explain.add_argument("--json", action="store_true", help="print one JSON document")
+
     status = add("status", _status, "peers, Child SAs, labels, routes and counters of a running endpoint")
     initiate = add("initiate", _peer_command("initiate"), "bring up a peer, or one of its children")
     terminate = add("terminate", _peer_command("terminate"), "delete a peer's IKE SA, or one of its children")
@@ -109,6 +116,26 @@ def _check(options: argparse.Namespace) -> int:
     from endpoint.check import render_check
 
     print(render_check(load_config(options.config)))
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from endpoint.explain import Explainer, ExplainError
+    from endpoint.explain_text import render_explanation
+    from endpoint.packets import PacketError, read_packets
+
+    config = load_config(options.config)
+    try:
+        packets = read_packets(options.packet)
+        explainer = Explainer(config)
+        found = [explainer.explain(packet, options.attachment) for packet in packets]
+    except (ExplainError, PacketError) as error:
+        print(f"mplsec explain: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps({"packets": [asdict(one) for one in found]}, indent=2))
+    else:
+        print("\n\n".join(render_explanation(one) for one in found))
     return 0
 
 

@@ -85,9 +85,11 @@ class LabelClass:
         """What the selector's key 4 allows: bit n = TC n."""
         return tc_mask(self.tc) if self.tc else ALL_TC
 
-    def mark(self, dscp: int) -> int:
-        """The TC for a packet of this class."""
-        return self.tc[0] if self.tc else dscp >> 3
+    def mark(self, dscp: int, tc: int | None = None) -> int:
+        """The TC for a packet of this class; `tc` is what it had if it came with labels."""
+        if self.tc:
+            return self.tc[0]
+        return dscp >> 3 if tc is None else tc
 
     def outer(self, dscp: int) -> int:
         """The DSCP of the outer header for a packet of this class."""

@@ -18,6 +18,8 @@ from mpls.labels import MAX_ENTRIES, MAX_LABEL, LabelEntry, LabelStack
 from mpls.vrf import Vrf
 
 FLOW_CACHE_FLOWS: Final = 4096
+NOT_KEPT: Final = -1
+"""In a flow: a label that ends where it came in. No rule looks at it (WIRE 6.1)."""
 Range: TypeAlias = tuple[int, int]
 
 
@@ -56,10 +58,20 @@ class Flow(NamedTuple):
 
     @classmethod
     def of_labelled(
-        cls, attachment: str | None, vrf: str | None, stack: Sequence[LabelEntry], body: bytes
+        cls,
+        attachment: str | None,
+        vrf: str | None,
+        stack: Sequence[LabelEntry],
+        body: bytes,
+        *,
+        are_kept: bool = True,
     ) -> Self:
-        """The flow of a labelled packet; addresses, ports and DSCP only if an IP packet follows the stack."""
-        labels, tcs = tuple(entry.label for entry in stack), tuple(entry.tc for entry in stack)
+        """The flow of a labelled packet; addresses, ports and DSCP only if an IP packet follows the stack.
+
+        Labels that are not kept are NOT_KEPT; their number, their TC and the bottom of stack are still seen.
+        """
+        labels = tuple(entry.label if are_kept else NOT_KEPT for entry in stack)
+        tcs = tuple(entry.tc for entry in stack)
         header = IpHeader.parse(body)
         if isinstance(header, DropReason):
             return cls(attachment, vrf, labels, tcs, b"", b"", None, None, None, None)
@@ -272,6 +284,10 @@ class CryptoMap:
             action = next(rule.action for rule in self.rules if rule.match.holds(flow))
             self._cache.put(flow, action)
         return action
+
+    def find(self, flow: Flow) -> tuple[int, Rule]:
+        """The rule that `lookup` obeys, and its number as in `describe`. It does not use the cache."""
+        return next((n, rule) for n, rule in enumerate(self.rules, 1) if rule.match.holds(flow))
 
     @property
     def cached_flows(self) -> int:

@@ -2,18 +2,20 @@
 
 Knows nothing of IKE, ESP, sockets and queues: it names peer and class, the caller has the Child SAs.
 
-    outbound   packet of a VRF -> header -> uRPF -> crypto map: VRF, class -> TTL -> prefix: peer, label
-               -> Labelled (label stack, body)          caller: child, `check_outbound`, `Outbound.check_size`
+    outbound   packet of a VRF -> [stack] -> header -> uRPF -> crypto map: VRF, class -> TTL
+               -> prefix: peer, label -> Labelled (stack, body)     caller: child, `check_outbound`, `check_size`
     inbound    payload of a Child SA -> next header -> inner, outer addresses -> GRE or UDP header -> stack
-               -> service label -> accept set -> TC -> TTL -> payload -> Delivery (VRF, IP packet)
+               -> service label -> accept set -> TC -> TTL -> payload -> Delivery (VRF, [stack], IP packet)
 
 TTL is the pipe model (RFC 3443 3.3): ingress and egress each take one from the inner TTL, as any router does,
 and the label starts at 255 whatever the inner one is. A packet from or to an address of the PE itself is not
-forwarded by that PE, so there the step is left out. Outer DSCP, ECN and TTL are not authenticated: not used.
+forwarded by that PE, so there the step is left out. Labels that an attachment keeps travel below the service
+label like a payload: ingress and egress each take one from the TTL of the topmost, as any LSR does.
+Outer DSCP, ECN and TTL are not authenticated: not used.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from mpls import encapsulation, ip
@@ -24,9 +26,9 @@ from mpls.encapsulation import Encapsulation, Mode
 from mpls.identifiers import ClassId
 from mpls.ip import IpHeader
 from mpls.label_space import LabelOwner, LabelSpace
-from mpls.labels import FIRST_ORDINARY_LABEL, LabelEntry, LabelStack, SpecialLabel
-from mpls.routes import ForwardingTable, Route
-from mpls.vrf import Urpf, Vrf
+from mpls.labels import ENTRY_OCTETS, FIRST_ORDINARY_LABEL, MAX_ENTRIES, LabelEntry, LabelStack, SpecialLabel
+from mpls.routes import PIPE_TTL, ForwardingTable, Route
+from mpls.vrf import Labels, Urpf, Vrf
 
 __all__ = [
     "AddressMatch",
@@ -47,12 +49,21 @@ __all__ = [
 
 IPV4_PAYLOAD: Final = 1
 IPV6_PAYLOAD: Final = 2
+BOTH_PAYLOADS: Final = IPV4_PAYLOAD | IPV6_PAYLOAD
 _VERSION_OF_NEXT_HEADER: Final = {encapsulation.IPV4_IN_IP: 4, encapsulation.IPV6_IN_IP: 6}
 _PAYLOAD_OF_VERSION: Final = {4: IPV4_PAYLOAD, 6: IPV6_PAYLOAD}
 _EXPLICIT_NULL: Final = {
     SpecialLabel.IPV4_EXPLICIT_NULL: IPV4_PAYLOAD,
     SpecialLabel.IPV6_EXPLICIT_NULL: IPV6_PAYLOAD,
 }
+
+
+_ENTROPY_PAIRS: Final = 1 << SpecialLabel.ENTROPY_LABEL_INDICATOR
+_SPECIAL_FROM_OUTSIDE: Final = {
+    Labels.KEEP: _ENTROPY_PAIRS,
+    Labels.POP: _ENTROPY_PAIRS | 1 << SpecialLabel.IPV4_EXPLICIT_NULL | 1 << SpecialLabel.IPV6_EXPLICIT_NULL,
+}
+"""The special labels that may come in by an attachment, as bits. What is kept must be legal at the egress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +92,7 @@ class Drop:
 class Labelled:
     """What the outbound walk ends with: `stack` and `body` go into the child of (peer, VRF, class).
 
-    label, tc   of the one entry; label None without a stack
+    label, tc   of the service entry, the first; label None without a stack
     dscp        for the outer header, whose ECN field is Not-ECT (RFC 6040 4.1, compatibility mode)
     """
 
@@ -97,10 +108,14 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Bypassed:
-    """A rule of the crypto map lets the packet pass without ESP; attachment None for one of the PE's own."""
+    """A rule of the crypto map lets the packet pass without ESP; attachment None for one of the PE's own.
+
+    `stack`: the labels that it came with and keeps, encoded.
+    """
 
     attachment: str | None
     packet: bytes
+    stack: bytes = b""
 
 
 class Outbound:
@@ -125,25 +140,70 @@ class Outbound:
             return Drop(header, vrf.name)
         if not self._source_belongs(vrf, attachment, header.source):
             return Drop(DropReason.URPF, vrf.name)
-        return self._walk(vrf, attachment, header, packet[: header.total_octets])
+        flow = Flow.of_packet(attachment, vrf.name, header)
+        return self._walk(vrf, flow, header, packet[: header.total_octets])
+
+    def forward_labelled(self, attachment: str, octets: bytes) -> Labelled | Bypassed | Drop:
+        """A label stack and an IP packet behind it that came in by an attachment (KeyError as in `forward`).
+
+        The labels end here or are kept, as the attachment says; INNER_LABEL where there must be none.
+        """
+        vrf = self._vrf_of[attachment]
+        labels = vrf.labels_of(attachment)
+        if labels is Labels.NONE:
+            return Drop(DropReason.INNER_LABEL, vrf.name)
+        stack = LabelStack.parse(octets, MAX_ENTRIES - 1)  # one more is pushed
+        if isinstance(stack, DropReason):
+            return Drop(stack, vrf.name)
+        found = _find_service_label(stack, _SPECIAL_FROM_OUTSIDE[labels])
+        if isinstance(found, DropReason):
+            return Drop(found, vrf.name)
+        packet = octets[stack.octet_count :]
+        bottom = stack.entries[-1].label
+        payload = _EXPLICIT_NULL[SpecialLabel(bottom)] if bottom in _EXPLICIT_NULL else BOTH_PAYLOADS
+        if not packet or not payload & _PAYLOAD_OF_VERSION.get(packet[0] >> 4, 0):
+            return Drop(DropReason.PAYLOAD, vrf.name)
+        header = IpHeader.parse(packet)
+        if isinstance(header, DropReason):
+            return Drop(header, vrf.name)
+        if not self._source_belongs(vrf, attachment, header.source):
+            return Drop(DropReason.URPF, vrf.name)
+        packet = packet[: header.total_octets]
+        entries = _next_lsr(vrf, stack.entries, packet)
+        if isinstance(entries, Drop):
+            return entries
+        are_kept = labels is Labels.KEEP
+        flow = Flow.of_labelled(attachment, vrf.name, stack.entries, packet, are_kept=are_kept)
+        kept = LabelStack(entries).encode() if are_kept else b""
+        return self._walk(vrf, flow, header, packet, stack.entries[0].tc, kept)
 
     def originate(self, vrf: str, packet: bytes) -> Labelled | Bypassed | Drop:
         """An IP packet of the PE's own, such as the ICMP error of an inbound drop: no attachment, no uRPF."""
         header = IpHeader.parse(packet)
         if isinstance(header, DropReason):
             return Drop(header, vrf)
-        return self._walk(self.vrfs[vrf], None, header, packet[: header.total_octets])
+        return self._walk(
+            self.vrfs[vrf], Flow.of_packet(None, vrf, header), header, packet[: header.total_octets]
+        )
 
     def _walk(
-        self, vrf: Vrf, attachment: str | None, header: IpHeader, packet: bytes
+        self,
+        vrf: Vrf,
+        flow: Flow,
+        header: IpHeader,
+        packet: bytes,
+        tc: int | None = None,
+        kept: bytes = b"",
     ) -> Labelled | Bypassed | Drop:
-        action = self.crypto_map.lookup(Flow.of_packet(attachment, vrf.name, header))
+        """`tc` of a packet that came with labels; `kept`: those that go on below the service label."""
+        action = self.crypto_map.lookup(flow)
         if isinstance(action, Discard):
             return Drop(action.reason, vrf.name)
         if isinstance(action, Bypass):
-            return Bypassed(attachment, packet)
+            return Bypassed(flow.attachment, packet, kept)
         label_class = self._classes[action.vrf, action.label_class]
-        body = packet if header.source in vrf.local_addresses else _next_hop(vrf, header, packet)
+        is_forwarded_by_ip = not kept and header.source not in vrf.local_addresses
+        body = _next_hop(vrf, header, packet) if is_forwarded_by_ip else packet
         if isinstance(body, Drop):
             return body
         route = self.table.route(action.vrf, action.label_class, header.destination, action.peer)
@@ -156,14 +216,19 @@ class Outbound:
                 self.table.candidate(action.vrf, action.label_class, header.destination, action.peer),
                 ip.icmp_unreachable(packet, source) if source else None,
             )
-        tc = label_class.mark(header.dscp)
+        tc = label_class.mark(header.dscp, tc)
+        stack = route.stacks[tc]
+        if kept:
+            if route.label is None:  # a peer for plain IP packets cannot carry them
+                return Drop(DropReason.OUTSIDE_SELECTOR, action.vrf, action.label_class, route.peer)
+            stack = LabelEntry(route.label, tc, False, PIPE_TTL).encode() + kept
         return Labelled(
             route.peer,
             action.vrf,
             action.label_class,
             route.label,
             tc,
-            route.stacks[tc],
+            stack,
             body,
             label_class.outer(header.dscp),
         )
@@ -194,13 +259,31 @@ def check_outbound(child_map: LabelMap | None, labelled: Labelled, used: Encapsu
     if child_map is None or labelled.label is None:
         is_inside = child_map is None and labelled.label is None and used is Encapsulation.NONE
     else:
+        depth = len(labelled.stack) // ENTRY_OCTETS
         is_inside = (
             bool(child_map.encapsulations & used.mask)
             and bool(child_map.tc >> labelled.tc & 1)
-            and child_map.depth[0] == 1
+            and child_map.depth[0] <= depth <= child_map.depth[1]
             and admits_label(child_map, labelled.label)
+            and (depth == 1 or _admits_kept(child_map, labelled.stack[ENTRY_OCTETS:]))
         )
     return None if is_inside else DropReason.OUTSIDE_SELECTOR
+
+
+def _admits_kept(child_map: LabelMap, kept: bytes) -> bool:
+    """Whether every special label of an encoded stack has its bit in key 7."""
+    labels = (LabelEntry.parse(kept, offset).label for offset in range(0, len(kept), ENTRY_OCTETS))
+    return all(label >= FIRST_ORDINARY_LABEL or child_map.special >> label & 1 for label in labels)
+
+
+def _next_lsr(vrf: Vrf | None, stack: tuple[LabelEntry, ...], packet: bytes) -> tuple[LabelEntry, ...] | Drop:
+    """The stack with the TTL of its topmost entry one less, or as `_next_hop`; `packet` is what it labels."""
+    top, name = stack[0], vrf.name if vrf else None
+    if top.ttl == 0:
+        return Drop(DropReason.TTL, name)
+    if top.ttl == 1:
+        return Drop(DropReason.TTL_EXPIRED, name, reply=_time_exceeded(vrf, packet))
+    return replace(top, ttl=top.ttl - 1), *stack[1:]
 
 
 def _next_hop(vrf: Vrf | None, header: IpHeader, packet: bytes) -> bytes | Drop:
@@ -223,13 +306,17 @@ def _time_exceeded(vrf: Vrf | None, packet: bytes) -> bytes | None:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """An IP packet for a VRF. label and tc are those of the service label, None and 0 for plain IP."""
+    """An IP packet for a VRF. label and tc are those of the service label, None and 0 for plain IP.
+
+    `stack`: labels in front of it, encoded, for an attachment that keeps them.
+    """
 
     vrf: str
     label_class: ClassId | None
     label: int | None
     tc: int
     packet: bytes
+    stack: bytes = b""
 
 
 _NO_VRFS: Final[Mapping[str, Vrf]] = {}
@@ -263,7 +350,7 @@ def check_inbound(
     found = _find_service_label(stack, policy.map.special)
     if isinstance(found, DropReason):
         return _drop(policy, found)
-    service, has_inner_label = found
+    service, inner = found
     owner = _find_owner(policy, policy.map, labels, service.label)
     if owner is DropReason.LABEL_FOREIGN:
         addresses = f"from {outer_source} to {outer_destination}"
@@ -281,8 +368,8 @@ def check_inbound(
         return Drop(DropReason.TTL_EXPIRED, owner.vrf, owner.label_class, policy.peer, reply)
     if not body or not owner.payload & _PAYLOAD_OF_VERSION.get(body[0] >> 4, 0):
         return _drop(policy, DropReason.PAYLOAD)
-    if has_inner_label:
-        return _drop(policy, DropReason.INNER_LABEL)
+    if inner:
+        return _deliver_labelled(policy, owner, service, inner, body, vrfs.get(owner.vrf))
     return _deliver(owner.vrf, owner.label_class, service.label, service.tc, body, vrfs)
 
 
@@ -339,19 +426,22 @@ def _open(
     return encapsulation.strip(protocol, octets, source, destination, policy.gre)
 
 
-def _find_service_label(stack: LabelStack, special: int) -> tuple[LabelEntry, bool] | DropReason:
-    """The entry that names VRF and class, and whether an ordinary label stands below it.
+def _find_service_label(
+    stack: LabelStack, special: int
+) -> tuple[LabelEntry, tuple[LabelEntry, ...]] | DropReason:
+    """The entry that names VRF and class, and the stack below it from its first ordinary label on.
 
     Above it only router alert; below it ordinary labels and pairs of entropy label indicator and its label
-    (RFC 6790); each special one with its bit in `special`. Else SPECIAL_LABEL.
+    (RFC 6790), of which the first pair ends with the service label; each special one with its bit in
+    `special`. Else SPECIAL_LABEL.
     """
     service: LabelEntry | None = None
-    has_inner_label = False
-    entries = iter(stack.entries)
-    for entry in entries:
+    inner_at = len(stack)
+    entries = iter(enumerate(stack.entries))
+    for at, entry in entries:
         is_allowed = entry.label < FIRST_ORDINARY_LABEL and special >> entry.label & 1
         if entry.label >= FIRST_ORDINARY_LABEL:
-            has_inner_label = service is not None
+            inner_at = inner_at if service is None else min(inner_at, at)
             service = service or entry
         elif not is_allowed:
             return DropReason.SPECIAL_LABEL
@@ -360,14 +450,14 @@ def _find_service_label(stack: LabelStack, special: int) -> tuple[LabelEntry, bo
         elif service is None and entry.label == SpecialLabel.ROUTER_ALERT and not entry.bottom:
             continue
         elif service is not None and entry.label == SpecialLabel.ENTROPY_LABEL_INDICATOR and not entry.bottom:
-            entropy = next(entries)
+            _, entropy = next(entries)
             if entropy.label < FIRST_ORDINARY_LABEL or entropy.ttl != 0:
                 return DropReason.SPECIAL_LABEL
         else:
             return DropReason.SPECIAL_LABEL
     if service is None:  # a stack without S=1 at its end never gets here, but nothing below relies on that
         return DropReason.NO_SERVICE_LABEL
-    return service, has_inner_label
+    return service, stack.entries[inner_at:]
 
 
 def _find_owner(
@@ -421,3 +511,28 @@ def _deliver(
     if isinstance(forwarded, Drop):
         return forwarded
     return Delivery(vrf_name, label_class, label, tc, forwarded)
+
+
+def _deliver_labelled(
+    policy: EgressPolicy,
+    owner: LabelOwner,
+    service: LabelEntry,
+    inner: tuple[LabelEntry, ...],
+    packet: bytes,
+    vrf: Vrf | None,
+) -> Delivery | Drop:
+    """Labels below the service label pass only to an attachment that keeps labels; else INNER_LABEL."""
+    if vrf is None or all(one.labels is not Labels.KEEP for one in vrf.attachments):
+        return _drop(policy, DropReason.INNER_LABEL)
+    header = IpHeader.parse(packet)
+    if isinstance(header, DropReason):
+        return _drop(policy, header)
+    attachment = vrf.attachment_for(header.destination)
+    if attachment is None or vrf.labels_of(attachment) is not Labels.KEEP:
+        return _drop(policy, DropReason.INNER_LABEL)
+    packet = packet[: header.total_octets]
+    entries = _next_lsr(vrf, inner, packet)
+    if isinstance(entries, Drop):
+        return entries
+    stack = LabelStack(entries).encode()
+    return Delivery(owner.vrf, owner.label_class, service.label, service.tc, packet, stack)

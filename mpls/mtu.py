@@ -6,8 +6,8 @@ Knows nothing of path MTU discovery: the link MTU is handed in.
                + padding + trailer ) + ICV
 """
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
 from mpls.encapsulation import UDP_HEADER_OCTETS, Encapsulation, Mode
 from mpls.ip import IPV4_HEADER_OCTETS, IPV6_HEADER_OCTETS
@@ -25,7 +25,7 @@ class Budget:
     """Where the octets of a full-size packet go. All but `link_mtu` and `vrf_mtu` is in between.
 
     `padding` is what alignment leaves over at this size: a full-size packet needs no more, a smaller one
-    up to one block less one.
+    up to one block less one. What ESP encrypts is a multiple of `alignment`.
     """
 
     link_mtu: int
@@ -40,6 +40,7 @@ class Budget:
     padding: int
     esp_trailer: int
     icv: int
+    alignment: int = ESP_ALIGNMENT_OCTETS
 
     @property
     def tunnel_mtu(self) -> int:
@@ -51,6 +52,19 @@ class Budget:
         """What a full-size packet of the customer gains on its way."""
         return self.link_mtu - self.vrf_mtu
 
+    def of_packet(self, octet_count: int, label_octets: int) -> Self:
+        """The same for one packet of the VRF under so many octets of labels; `link_mtu` is their sum."""
+        content = self.inner_ip + self.shim + label_octets + octet_count + self.esp_trailer
+        padding = -content % self.alignment
+        clear = self.outer_ip + self.udp + self.esp_header + self.iv + self.icv
+        return replace(
+            self,
+            link_mtu=clear + content + padding,
+            labels=label_octets,
+            vrf_mtu=octet_count,
+            padding=padding,
+        )
+
     def rows(self) -> tuple[tuple[str, int], ...]:
         """(name, octets) in the order of the wire; they add up to `link_mtu`."""
         return (
@@ -61,8 +75,8 @@ class Budget:
             ("inner IP header (tunnel mode)", self.inner_ip),
             ("GRE or UDP header of the encapsulation", self.shim),
             ("label stack", self.labels),
-            ("packet of the VRF (its MTU)", self.vrf_mtu),
-            ("ESP padding at full size", self.padding),
+            ("packet of the VRF", self.vrf_mtu),
+            ("ESP padding", self.padding),
             ("ESP pad length and next header", self.esp_trailer),
             ("ESP ICV", self.icv),
         )
@@ -95,7 +109,8 @@ def budget(
     clear = outer_ip + udp + ESP_HEADER_OCTETS + iv_octets + icv_octets
     sealed = max(0, link_mtu - clear)
     # What ESP encrypts, trailer included, is a multiple of the cipher's block and of 4 octets (RFC 4303 2.4).
-    padding = sealed % max(block_octets, ESP_ALIGNMENT_OCTETS)
+    alignment = max(block_octets, ESP_ALIGNMENT_OCTETS)
+    padding = sealed % alignment
     vrf_mtu = sealed - padding - ESP_TRAILER_OCTETS - inner_ip - encapsulation.shim_octets - label_octets
     if vrf_mtu <= 0:
         raise ValueError(f"a link MTU of {link_mtu} leaves nothing for a packet of the VRF")
@@ -112,4 +127,5 @@ def budget(
         padding,
         ESP_TRAILER_OCTETS,
         icv_octets,
+        alignment,
     )

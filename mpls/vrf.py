@@ -97,6 +97,14 @@ class Urpf(StrEnum):
     OFF = "off"
 
 
+class Labels(StrEnum):
+    """What becomes of the label stack of a packet that comes in by an attachment."""
+
+    NONE = "none"  # only packets without labels come
+    POP = "pop"  # it ends here: its TC chooses the class, the IP packet goes on
+    KEEP = "keep"  # it goes on below the service label, and leaves by an attachment that keeps labels too
+
+
 @dataclass(frozen=True, slots=True)
 class Attachment:
     """One customer-facing interface of a VRF.
@@ -104,11 +112,13 @@ class Attachment:
     addresses   the PE's own on it, with their networks: ICMP errors come from them; packets from or to them
                 do not lose a TTL step (a router does not forward to itself)
     prefixes    what is behind it, beside the networks of the addresses
+    labels      of an attachment to a P or PE router, or to one that speaks RFC 4023
     """
 
     name: str
     addresses: tuple[Interface, ...] = ()
     prefixes: tuple[Network, ...] = ()
+    labels: Labels = Labels.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +175,10 @@ class Vrf:
             return self.attachments[0].name
         names = self._behind.lookup(address)
         return min(names) if names else None
+
+    def labels_of(self, attachment: str) -> Labels:
+        """What becomes of labels at the attachment; NONE for one of another VRF."""
+        return next((one.labels for one in self.attachments if one.name == attachment), Labels.NONE)
 
     def router_address(self, version: int) -> Address | None:
         """What ICMP errors into this VRF come from: the first address of the family."""

@@ -45,10 +45,17 @@ def check_attachments(config: Config, report: Report) -> None:
         for index, vrf in enumerate(config.vrfs):
             for position, attach in enumerate(vrf.attach):
                 if attach.name:
-                    key = (attach.kind, attach.netns, attach.name)
-                    yield key, f"the attachment {quoted(attach.name)}", ("vrf", index, "attach", position)
+                    yield (
+                        attach.name,
+                        f"the attachment {quoted(attach.name)}",
+                        ("vrf", index, "attach", position),
+                    )
 
-    refuse_repeats(report, attachments(), "an attachment belongs to one VRF")
+    refuse_repeats(
+        report,
+        attachments(),
+        "an attachment belongs to one VRF; give each a name of its own, whatever its namespace",
+    )
     for index, vrf in enumerate(config.vrfs):
         if not vrf.attach:
             message = "the VRF has no attachment: no customer packet can enter or leave it"
