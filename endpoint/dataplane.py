@@ -121,9 +121,8 @@ class DataPlane:
             return
         runs = _Runs(self._underlay)
         for one in waiting:
-            self._send(
-                self._outbound.forward(one.attachment, one.packet), one.attachment, one.packet, runs, now
-            )
+            outcome = self._outbound.forward(one.attachment, one.packet)
+            self._send(outcome, one.attachment, one.packet, runs, now, one.until)
         runs.flush()
 
     def drop_waiting(self, peer: str, reason: DropReason) -> None:
@@ -148,13 +147,16 @@ class DataPlane:
         packet: bytes,
         runs: _Runs,
         now: float,
+        until: float | None = None,
     ) -> None:
+        """`until`: how long the packet may still wait, if it has waited already."""
+        until = now + WAITING_S if until is None else until
         match outcome:
             case Labelled():
                 child = self._children.sender(outcome.peer, outcome.vrf, outcome.label_class)
                 if child is None:
                     key = (outcome.peer, (outcome.vrf, outcome.label_class))
-                    self._wait(key, attachment, packet, DropReason.NO_CHILD, now)
+                    self._wait(key, attachment, packet, DropReason.NO_CHILD, until)
                 else:
                     self._protect(outcome, child, attachment, runs, now)
             case Bypassed():
@@ -162,7 +164,7 @@ class DataPlane:
             case Drop(reason=DropReason.NO_LABEL, peer=str(peer), vrf=str(vrf), label_class=label_class) if (
                 label_class is not None
             ):
-                self._wait((peer, (vrf, label_class)), attachment, packet, DropReason.NO_LABEL, now)
+                self._wait((peer, (vrf, label_class)), attachment, packet, DropReason.NO_LABEL, until)
             case Drop():
                 self._drop_outbound(outcome, attachment, now)
 
@@ -196,7 +198,7 @@ class DataPlane:
         attachment: str | None,
         packet: bytes,
         reason: DropReason,
-        now: float,
+        until: float,
     ) -> None:
         if attachment is None:
             self.drops[reason] += 1
@@ -213,7 +215,7 @@ class DataPlane:
         if len(waiting) >= WAITING_PACKETS:
             waiting.popleft()
             self.drops[DropReason.QUEUE_FULL] += 1
-        waiting.append(_Waiting(attachment, packet, now + WAITING_S, reason))
+        waiting.append(_Waiting(attachment, packet, until, reason))
 
     def _drop_outbound(self, drop: Drop, attachment: str | None, now: float) -> None:
         self.drops[drop.reason] += 1

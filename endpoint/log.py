@@ -82,9 +82,9 @@ def describe(event: Event, plans: Mapping[str, PeerPlan]) -> tuple[int, str]:
             )
         case ChildSaFailed():
             notify = "" if event.notify_type is None else name_of(NotifyType, event.notify_type)
+            reason = f"{notify}{_detail(event.detail)}".strip() or "no reason is known"
             return logging.ERROR, (
-                f"peer {event.connection}: no child {event.child}: {notify}{_detail(event.detail)}"
-                f"{_child_remedy(event.notify_type)}"
+                f"peer {event.connection}: no child {event.child}: {reason}{_child_remedy(event.notify_type)}"
             )
         case ChildSaClosed():
             return logging.INFO, (

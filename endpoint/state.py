@@ -63,7 +63,7 @@ class EndpointState:
         # Fail closed: with an unreadable memory no peer may be taken for one that never was native.
         try:
             document = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise SetupError(f"{path} cannot be read ({error}); {_REMEDY}") from error
         facts = document if isinstance(document, dict) else {}
         native, up = facts.get("native"), facts.get("up")
