@@ -1,6 +1,6 @@
 """What a configuration means to `ike`: a connection for each peer, a kind of Child SA for each thing it serves.
 
-Pure translation; it must not know sockets, devices or time.
+Pure translation; it must not know sockets or devices, and of time no more than to hand a clock on.
 
     selectors = native           a child for each (VRF, class): TS_MPLS_VRF beside the address selectors
     selectors = seclabel         a child for each (VRF, class): TS_SECLABEL beside the address selectors
@@ -11,16 +11,19 @@ Pure translation; it must not know sockets, devices or time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from endpoint.config import (
     AddressPair,
+    AuthConfig,
     Config,
     Encapsulation,
     PeerConfig,
     PeerVrfConfig,
+    PskAuthConfig,
     Selectors,
     Udp,
 )
@@ -35,9 +38,11 @@ from ike import (
     PskAuth,
     SelectorRegistry,
     SelectorType,
+    SignatureAuth,
     TrafficPolicy,
+    TrustStore,
 )
-from ike.config import ConfigSelector
+from ike.config import Auth, ConfigSelector
 from ike.selectors import SecurityLabel
 from mpls import capability
 from mpls.identifiers import ClassId, VrfId
@@ -95,12 +100,19 @@ def selector_registry() -> SelectorRegistry:
     return SelectorRegistry([SelectorType(TS_MPLS_VRF, MplsVrfSelector.parse, reconcile)])
 
 
-def plan_peers(config: Config) -> tuple[PeerPlan, ...]:
-    """One plan for each `[[peer]]`."""
-    return tuple(_plan_peer(config, peer) for peer in config.peers)
+def plan_peers(config: Config, wall_clock: Callable[[], float] = time.time) -> tuple[PeerPlan, ...]:
+    """One plan for each `[[peer]]`. `wall_clock`: seconds since 1970, for the validity of certificates."""
+    return tuple(_plan_peer(config, peer, wall_clock) for peer in config.peers)
 
 
-def _plan_peer(config: Config, peer: PeerConfig) -> PeerPlan:
+def _auth(auth: AuthConfig, wall_clock: Callable[[], float]) -> Auth:
+    if isinstance(auth, PskAuthConfig):
+        return PskAuth(auth.psk)
+    trust = TrustStore(auth.anchors, auth.crls, wall_clock=wall_clock)
+    return SignatureAuth(auth.chain, auth.key, trust, auth.rsa_pss, auth.rsa_sha1)
+
+
+def _plan_peer(config: Config, peer: PeerConfig, wall_clock: Callable[[], float]) -> PeerPlan:
     children: list[ChildPlan] = []
     if peer.selectors in (Selectors.NATIVE, Selectors.NATIVE_OR_PLAIN):
         children += _native_children(config, peer)
@@ -117,7 +129,7 @@ def _plan_peer(config: Config, peer: PeerConfig) -> PeerPlan:
         name=peer.name,
         local_id=Identity.parse_text(config.endpoint.identity),
         peer_id=Identity.parse_text(peer.identity),
-        auth=PskAuth(peer.auth.psk),
+        auth=_auth(peer.auth, wall_clock),
         ike_proposals=peer.ike,
         children=tuple(child.config for child in children),
         local_addresses=config.endpoint.addresses,

@@ -13,11 +13,13 @@ from ike.config import (
     Path,
     PskAuth,
     RetransmitPolicy,
+    SignatureAuth,
     TrafficPolicy,
+    Trust,
 )
 from ike.engine import IkeEngine
 from ike.entropy import Entropy, SystemEntropy
-from ike.errors import IkeError, LocalError, ParseError, SchemaError
+from ike.errors import IkeError, LocalError, ParseError, SchemaError, UntrustedError
 from ike.events import (
     ChildSa,
     ChildSaClosed,
@@ -45,6 +47,7 @@ from ike.selectors import AddressSelector, DynamicSelector, SelectorRegistry, Se
 from ike.wire.identity import Identity
 from ike.wire.message import Message, SealedBody
 from ike.wire.payloads import NotifyPayload
+from ike.x509 import TrustStore
 
 __all__ = [
     "AddressSelector",
@@ -88,10 +91,14 @@ __all__ = [
     "SelectorRegistry",
     "SelectorType",
     "SessionSnapshot",
+    "SignatureAuth",
     "SystemEntropy",
     "TraceRecord",
     "TrafficPolicy",
     "TrafficSelectors",
+    "Trust",
+    "TrustStore",
+    "UntrustedError",
     "format_proposal",
     "parse_esp_proposal",
     "parse_ike_proposal",

@@ -5,9 +5,15 @@ Plain frozen values; they must not know files, sockets, names of interfaces or a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Protocol
 
+from cryptography import x509
+
+from ike.crypto.signatures import PrivateKey, PublicKey, SignatureError, check_public_key
+from ike.errors import LocalError
 from ike.selectors import DynamicSelector, Selector
 from ike.wire.identity import Identity
 from ike.wire.sa import Proposal
@@ -21,7 +27,9 @@ __all__ = [
     "Path",
     "PskAuth",
     "RetransmitPolicy",
+    "SignatureAuth",
     "TrafficPolicy",
+    "Trust",
 ]
 
 ConfigSelector = Selector | DynamicSelector
@@ -51,6 +59,48 @@ class PskAuth:
     """Both ends prove that they know one secret (RFC 7296 2.15, auth method 2)."""
 
     psk: bytes = field(repr=False)
+
+
+class Trust(Protocol):
+    """Who decides whether a certificate chain proves an identity: `ike.x509.TrustStore`, or another."""
+
+    @property
+    def authorities(self) -> tuple[bytes, ...]:
+        """For CERTREQ: the SHA-1 of each trust anchor's SubjectPublicKeyInfo, 20 octets (RFC 7296 3.7)."""
+
+    def verify_chain(self, identity: Identity, chain: Sequence[bytes]) -> PublicKey:
+        """The key of `chain[0]` if the chain (DER, at least one) leads from `identity` to a trust anchor.
+
+        Raises UntrustedError, and nothing else whatever the octets are.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureAuth:
+    """Both ends prove that they have the key of a certificate (RFC 7296 2.15, RFC 7427).
+
+    `chain` is ours in DER, the end entity first and without the trust anchor; it is always sent. The two ends
+    may have keys of different kinds. `rsa_pss` False: sign by PKCS#1 v1.5 with an RSA key. `rsa_sha1`: sign
+    and accept RSA with SHA-1 when the peer does not know RFC 7427. Raises LocalError for a key that does not
+    belong to `chain[0]` or is not used here.
+    """
+
+    chain: tuple[bytes, ...] = field(repr=False)
+    key: PrivateKey = field(repr=False)
+    trust: Trust
+    rsa_pss: bool = True
+    rsa_sha1: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            certified = check_public_key(x509.load_der_x509_certificate(self.chain[0]).public_key())
+        except (IndexError, ValueError, SignatureError) as error:
+            raise LocalError(f"our certificate: {error}") from error
+        if certified != self.key.public_key():
+            raise LocalError("our key is not that of our certificate")
+
+
+Auth = PskAuth | SignatureAuth
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +174,8 @@ class ChildConfig:
 class Connection:
     """One peer: who it is, where it is, how it proves it, and which children it may have.
 
-    Empty `local_addresses` or `peer_addresses`: any. `peer_id` None: any identity that knows the secret.
+    Both ends authenticate by the same means, `auth`. Empty `local_addresses` or `peer_addresses`: any.
+    `peer_id` None: any identity that knows the secret, or that a certificate proves.
     `childless`: as initiator leave the child out of IKE_AUTH when the responder offers it (RFC 6023);
     otherwise `first_child` travels in IKE_AUTH. `force_udp` falsifies NAT_DETECTION_SOURCE_IP so that both
     ends encapsulate ESP in UDP; `forbid_udp` sends no NAT detection at all.
@@ -133,7 +184,7 @@ class Connection:
     name: str
     local_id: Identity
     peer_id: Identity | None
-    auth: PskAuth
+    auth: Auth
     ike_proposals: tuple[Proposal, ...]
     children: tuple[ChildConfig, ...] = ()
     local_addresses: tuple[str, ...] = ()
@@ -163,13 +214,17 @@ class EngineSettings:
     """Limits and timers that belong to the whole engine, not to one peer. Times in seconds.
 
     Above `cookie_threshold` half-open SAs as responder every IKE_SA_INIT request must bring a cookie
-    (RFC 7296 2.6); above `max_half_open` none is answered.
+    (RFC 7296 2.6). None is answered above `max_half_open`, nor one whose cookie proves an IPv4 address or IPv6
+    /64 that has `max_half_open_per_address` of them already. The oldest session of more than
+    `max_sessions_per_identity` with the same two identities is ended.
     """
 
     cookie_threshold: int = 32
     max_half_open: int = 1024
+    max_half_open_per_address: int = 16
     half_open_s: float = 30.0
     max_sessions: int = 10_000
+    max_sessions_per_identity: int = 4
     cookie_lifetime_s: float = 30.0
     max_init_rounds: int = 6
     invalid_spi_answers_per_s: float = 10.0

@@ -18,3 +18,7 @@ class SchemaError(IkeError):
 
 class LocalError(IkeError):
     """Wrong use of this library by its caller; never caused by what a peer sends."""
+
+
+class UntrustedError(IkeError):
+    """A certificate chain that does not prove the identity it came with; the text says why."""

@@ -58,7 +58,7 @@ class CloseReason(StrEnum):
     LIFETIME = "lifetime"
     PEER_NOT_RESPONDING = "peer_not_responding"
     REPLACED = "replaced"
-    """INITIAL_CONTACT on another IKE SA with the same identities (RFC 7296 2.4)."""
+    """By another IKE SA with the same identities: INITIAL_CONTACT (RFC 7296 2.4), or there were too many."""
     EXTENSION_ABSENT = "extension_absent"
     AUTHENTICATION_FAILED = "authentication_failed"
     PROTOCOL_ERROR = "protocol_error"

@@ -34,6 +34,8 @@ from ike.wire.payloads import NotifyPayload, Payload
 from ike.wire.sa import Proposal
 
 LINGER_S = 30.0
+FAILED_LINGER_S = 5.0
+"""A failed IKE_AUTH still takes a half-open place; a peer that lost the answer asks again within 4 s."""
 LAST_WORDS_TRIES = 4
 
 
@@ -53,8 +55,12 @@ class IkeSa:
         self.nat = NatState()
         self.init: InitMaterial | None = None
         self.init_digest = b""
+        self.init_source = ""
+        """As responder: the address that a cookie has proven, as `sa_init_responder` counts them."""
         self.vendor_ids: frozenset[bytes] = frozenset()
         """The Vendor IDs of extensions that both ends sent."""
+        self.peer_hashes: frozenset[int] = frozenset()
+        """The hash algorithms that the peer listed, if both ends announced theirs (RFC 7427 4)."""
         self.offers_childless = False
         """The responder sent CHILDLESS_IKEV2_SUPPORTED."""
         self.peer_successor: Successor | None = None
@@ -113,16 +119,17 @@ class IkeSa:
 
     # --- sending
 
-    def start(self, exchange: Exchange, now: float) -> None:
-        """Send a request. The caller has seen that the window is open."""
+    def start(self, exchange: Exchange, now: float) -> bool:
+        """Send a request, or find that it has become pointless. The caller has seen that the window is open."""
         payloads = exchange.request(self, now)
         if payloads is None:
-            return
+            return False
         message = self._message(exchange.exchange_type, tuple(payloads), self.requests.next_id)
         datagrams = self._seal(message, now)
         message_id = self.requests.send(exchange, datagrams)
         self.host.send(datagrams, self.path)
         self._set_retransmission(message_id, 1, now)
+        return True
 
     def replace_request(self, message_id: int, exchange: Exchange, now: float) -> bytes:
         """Send another version of a request under the same Message ID.
@@ -333,7 +340,10 @@ class IkeSa:
             self._give_up("the peer answered INVALID_SYNTAX", now)
             return
         if self.state is not IkeSaState.DELETING or isinstance(exchange, LastWords):
-            self.commit(exchange.on_response(self, message, story, now), now)
+            outcome = exchange.on_response(self, message, story, now)
+            if outcome.retry is None:
+                self.session.note_end(exchange)
+            self.commit(outcome, now)
 
     def _lose(self, exchange: Exchange) -> None:
         for event in exchange.on_lost(self, session_is_over=True).events:
@@ -398,7 +408,9 @@ class IkeSa:
         timers.cancel(TimerKind.SUCCESSION, self)
         is_half_open = self.state is IkeSaState.CONNECTING and not self.is_initiator
         self.become(IkeSaState.CLOSED)
-        if not is_half_open:
+        if is_half_open:
+            timers.set(now + FAILED_LINGER_S, TimerKind.HALF_OPEN, self)
+        else:
             timers.set(now + LINGER_S, TimerKind.LINGER, self)
 
     def _say_last_words(self, now: float) -> None:

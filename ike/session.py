@@ -28,6 +28,7 @@ from ike.exchanges.exchange import AddChild, Close, Establish, Exchange, Fail, O
 from ike.exchanges.informational import DeleteChildSa, LivenessCheck, delete_ike_sa
 from ike.exchanges.rekey_ike import RekeyIkeSa
 from ike.host import Host
+from ike.numbers import ExchangeType
 from ike.states import IkeSaState, is_redundant
 from ike.timers import TimerKind
 from ike.wire.identity import Identity
@@ -123,7 +124,9 @@ class Session:
         While the IKE SA is being rekeyed nothing new starts (RFC 7296 1.3.2).
         """
         while self._waiting and self._may_start(self._waiting[0][2]):
-            self.current.start(heapq.heappop(self._waiting)[2], now)
+            exchange = heapq.heappop(self._waiting)[2]
+            if not self.current.start(exchange, now):
+                self.note_end(exchange)
 
     def _may_start(self, exchange: Exchange) -> bool:
         current = self.current
@@ -146,6 +149,11 @@ class Session:
         self.host.timers.set(at, TimerKind.RETRY, self, exchange)
         return Outcome()
 
+    def note_end(self, exchange: Exchange) -> None:
+        """It will not be retried, whatever its answer was: what the peer refuses later is another story."""
+        if exchange.exchange_type is ExchangeType.CREATE_CHILD_SA:
+            self.note_success()
+
     def note_success(self) -> None:
         self._refused_since = None
 
@@ -162,8 +170,7 @@ class Session:
         self.extension_data = what.extension_data
         self.established_at = self.heard_at = now
         self.host.sessions[self.number] = self
-        if what.is_only_one:
-            self._end_other_sessions(now)
+        self._end_other_sessions(now, is_only_one=what.is_only_one)
         self.host.emit(
             IkeSaEstablished(
                 session=self.number,
@@ -184,19 +191,24 @@ class Session:
         if what.connection.liveness_s is not None:
             self.host.timers.set(now + what.connection.liveness_s, TimerKind.LIVENESS, self)
 
-    def _end_other_sessions(self, now: float) -> None:
-        """INITIAL_CONTACT: the peer has forgotten the others.
+    def _end_other_sessions(self, now: float, *, is_only_one: bool) -> None:
+        """INITIAL_CONTACT: the peer has forgotten the others. Without it the oldest go if there are too many.
 
-        A Delete goes out all the same, for if they crossed.
+        A Delete goes out in both cases: in the first for if they crossed.
         """
         ids = (self.local_id, self.peer_id)
-        for other in list(self.host.sessions.values()):
-            if (
-                other is not self
-                and other.established_at is not None
-                and (other.local_id, other.peer_id) == ids
-            ):
-                other.end(Close(CloseReason.REPLACED, "the peer started afresh", (delete_ike_sa(),)), now)
+        others = [
+            other
+            for other in self.host.sessions.values()
+            if other is not self
+            and other.established_at is not None
+            and (other.local_id, other.peer_id) == ids
+        ]
+        others.sort(key=lambda other: other.established_at or 0.0, reverse=True)
+        limit = 0 if is_only_one else self.host.settings.max_sessions_per_identity - 1
+        detail = "the peer started afresh" if is_only_one else "too many with the same identities"
+        for other in others[limit:]:
+            other.end(Close(CloseReason.REPLACED, detail, (delete_ike_sa(),)), now)
 
     def _start_ike_timers(self, now: float) -> None:
         timers, connection = self.host.timers, self.connection

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from endpoint.config.auth_checks import check_auth
 from endpoint.config.checks import check_attachments, check_classes, check_names
 from endpoint.config.locate import locate_keys
 from endpoint.config.model import (
@@ -16,6 +17,8 @@ from endpoint.config.model import (
     AddressPair,
     AttachConfig,
     AttachmentKind,
+    AuthConfig,
+    CertificateAuthConfig,
     Config,
     EndpointConfig,
     FrontDoor,
@@ -44,6 +47,8 @@ __all__ = [
     "AddressPair",
     "AttachConfig",
     "AttachmentKind",
+    "AuthConfig",
+    "CertificateAuthConfig",
     "Config",
     "ConfigError",
     "Encapsulation",
@@ -108,7 +113,7 @@ def _parse(text: str, file: str, secrets: SecretSource) -> Config:
     config = Config(file, endpoint, vrfs, classes, peers)
     rules = tuple(read_rule(table, config) for table in root.tables("crypto_map", "[[crypto_map]]"))
     root.close()
-    for check in (check_names, check_attachments, check_classes, check_peers):
+    for check in (check_names, check_attachments, check_classes, check_peers, check_auth):
         check(config, report)
     if report.problems:
         raise ConfigError(report.problems)

@@ -10,6 +10,7 @@ from pathlib import Path
 from endpoint.config.problems import Problem
 from endpoint.config.values import Prefix
 from ike.config import Mode
+from ike.crypto.signatures import PrivateKey
 from ike.wire.sa import Proposal
 from mpls.classes import LabelClass
 from mpls.crypto_map import Rule
@@ -146,6 +147,21 @@ class PskAuthConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateAuthConfig:
+    """Our chain (the end entity first) and its key; the peer's trust anchors and revocation lists, all in DER."""
+
+    chain: tuple[bytes, ...] = field(repr=False)
+    key: PrivateKey = field(repr=False)
+    anchors: tuple[bytes, ...] = field(repr=False)
+    crls: tuple[bytes, ...] = field(default=(), repr=False)
+    rsa_pss: bool = True
+    rsa_sha1: bool = False
+
+
+AuthConfig = PskAuthConfig | CertificateAuthConfig
+
+
+@dataclass(frozen=True, slots=True)
 class LifetimeConfig:
     child_rekey_s: float | None = 3600.0
     child_hard_s: float | None = 3960.0
@@ -160,7 +176,7 @@ class PeerConfig:
     name: str
     identity: str
     addresses: tuple[str, ...]
-    auth: PskAuthConfig
+    auth: AuthConfig
     ike: tuple[Proposal, ...]
     esp: tuple[Proposal, ...]
     ike_text: tuple[str, ...]

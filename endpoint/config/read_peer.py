@@ -12,7 +12,6 @@ from endpoint.config.model import (
     LifetimeConfig,
     PeerConfig,
     PeerVrfConfig,
-    PskAuthConfig,
     Selectors,
     Start,
     StaticLabels,
@@ -20,8 +19,9 @@ from endpoint.config.model import (
     VrfConfig,
 )
 from endpoint.config.problems import BadValue, did_you_mean, quoted
-from endpoint.config.read import NOT_YET, addresses_of, class_id_of, identity_of, name_of, required, vrf_id_of
-from endpoint.config.secret import SecretSource, parse_secret
+from endpoint.config.read import addresses_of, class_id_of, identity_of, name_of, required, vrf_id_of
+from endpoint.config.read_auth import read_auth
+from endpoint.config.secret import SecretSource
 from endpoint.config.table import Table
 from endpoint.config.values import (
     LOWEST_LABEL,
@@ -49,7 +49,7 @@ def read_peer(table: Table, vrfs: Mapping[str, VrfConfig], secrets: SecretSource
         name=name_of(table),
         identity=identity_of(table),
         addresses=addresses_of(table, allow_any=True),
-        auth=_read_auth(table, secrets),
+        auth=read_auth(table, secrets),
         ike=ike,
         esp=esp,
         ike_text=ike_text,
@@ -102,41 +102,6 @@ def _read_peer_vrf(table: Table, vrfs: Mapping[str, VrfConfig], selectors: Selec
     )
     table.close()
     return vrf
-
-
-def _read_auth(peer: Table, secrets: SecretSource) -> PskAuthConfig:
-    table = peer.table("auth")
-    nothing = PskAuthConfig(b"")
-    example = 'auth = { psk_file = "peer.psk" }'
-    if table is None:
-        if "auth" not in peer:
-            peer.error("auth", "is missing", f"add {example}")
-        return nothing
-    name = table.text("psk_file", "")
-    inline = table.value("psk", lambda value: value, None)
-    certificate_keys = [
-        key for key in ("certificate", "key_file", "ca") if table.value(key, lambda _: True, False)
-    ]
-    table.close()
-    for key in certificate_keys:
-        table.error(key, f"authentication by certificate {NOT_YET}", f"use {example}")
-    if inline is not None:
-        table.error("psk", "a secret does not belong into a configuration", f"put it into a file: {example}")
-    if not name:
-        if "psk_file" not in table and not certificate_keys and inline is None:
-            table.error("psk_file", "is missing", f"write {example}")
-        return nothing
-    try:
-        psk, is_weak = parse_secret(secrets(name))
-    except ValueError as error:
-        table.report.refuse(table.at("psk_file"), error)
-        return nothing
-    if is_weak:
-        message = (
-            "the secret is short: whoever records one handshake as the peer's impostor can guess it offline"
-        )
-        table.report.warn(table.at("psk_file"), message, "write a new one with mplsec genkey")
-    return PskAuthConfig(psk)
 
 
 def _read_lifetime(peer: Table) -> LifetimeConfig:

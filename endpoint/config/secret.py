@@ -1,4 +1,4 @@
-"""Shared secrets: read from a file that only its owner may read, never from the configuration itself.
+"""Secrets, and what stands beside them: read from files, a secret only from one that only its owner may read.
 
 Knows nothing of IKE. A message never shows any part of a secret.
 """
@@ -11,25 +11,30 @@ from typing import Protocol
 
 from endpoint.config.problems import BadValue, quoted
 
-_MAX_FILE_OCTETS = 65536
+_MAX_SECRET_OCTETS = 65536
+_MAX_PUBLIC_OCTETS = 4 << 20  # a revocation list may be long
 _WEAK_BELOW_CHARACTERS = 20
 
 
 class SecretSource(Protocol):
-    """Where the content of a named secret comes from. Raises BadValue."""
+    """Where the content of a named file comes from; `is_public`: it is no secret. Raises BadValue."""
 
-    def __call__(self, name: str) -> bytes: ...
+    def __call__(self, name: str, *, is_public: bool = False) -> bytes: ...
 
 
 def secrets_beside(config_file: Path) -> SecretSource:
     """Files, relative names relative to the folder of the configuration."""
-    return lambda name: read_secret_file(config_file.parent / name)
+
+    def read(name: str, *, is_public: bool = False) -> bytes:
+        return read_file(config_file.parent / name, is_public=is_public)
+
+    return read
 
 
 def secrets_from(secrets: Mapping[str, bytes]) -> SecretSource:
     """Secrets held in memory, for a configuration that is embedded in a program."""
 
-    def read(name: str) -> bytes:
+    def read(name: str, *, is_public: bool = False) -> bytes:
         try:
             return secrets[name]
         except KeyError:
@@ -40,12 +45,17 @@ def secrets_from(secrets: Mapping[str, bytes]) -> SecretSource:
     return read
 
 
-def read_secret_file(path: Path) -> bytes:
-    """The content of a file that nobody but its owner can read or write; at most 64 KiB."""
+def read_file(path: Path, *, is_public: bool) -> bytes:
+    """The content of a file, at most 4 MiB; a secret has at most 64 KiB and is open to its owner alone."""
+    most = _MAX_PUBLIC_OCTETS if is_public else _MAX_SECRET_OCTETS
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block us
     except FileNotFoundError:
-        remedy = f"(umask 077; mplsec genkey > {path})"
+        remedy = (
+            "name a file that is there"
+            if is_public
+            else f"(umask 077; mplsec genkey > {path}) makes a shared secret"
+        )
         raise BadValue(f"there is no file {quoted(str(path))}", remedy) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -55,17 +65,15 @@ def read_secret_file(path: Path) -> bytes:
     try:
         status = os.fstat(descriptor)  # of what was opened, not of what the name means by now
         if not stat.S_ISREG(status.st_mode):
-            raise BadValue(f"{quoted(str(path))} is not a regular file", "name a file that holds the secret")
-        if status.st_mode & 0o077:
+            raise BadValue(f"{quoted(str(path))} is not a regular file", "name a file that holds it")
+        if status.st_mode & 0o077 and not is_public:
             mode = stat.S_IMODE(status.st_mode)
             raise BadValue(f"{quoted(str(path))} is open to others (mode {mode:04o})", f"chmod 600 {path}")
-        content = os.read(descriptor, _MAX_FILE_OCTETS + 1)
+        content = os.read(descriptor, most + 1)
     finally:
         os.close(descriptor)
-    if len(content) > _MAX_FILE_OCTETS:
-        raise BadValue(
-            f"{quoted(str(path))} is larger than {_MAX_FILE_OCTETS} octets", "name a file with one line"
-        )
+    if len(content) > most:
+        raise BadValue(f"{quoted(str(path))} is larger than {most} octets", "name a smaller file")
     return content
 
 

@@ -1,7 +1,8 @@
 """IKE_AUTH: proving who one is, with the first child or without (RFC 7296 1.2, 2.15, 2.21.2; RFC 6023).
 
-    HDR, SK {IDi, [N(INITIAL_CONTACT)], [IDr], AUTH, [N(extension)], [[N+], SAi2, TSi, TSr]}  -->
-                                             <--  HDR, SK {IDr, AUTH, [N(extension)], [[N+], SAr2, TSi, TSr]}
+    HDR, SK {IDi, [CERT+], [N(INITIAL_CONTACT)], [CERTREQ], [IDr], AUTH, [N(extension)],
+             [[N+], SAi2, TSi, TSr]}  -->
+                                    <--  HDR, SK {IDr, [CERT+], AUTH, [N(extension)], [[N+], SAr2, TSi, TSr]}
 
 Must not know how a method computes its AUTH data (credentials.py), or windows.
 """
@@ -16,7 +17,13 @@ from ike.child import Agreement, Child, ChildTerms, agree, propose
 from ike.config import ChildConfig, Connection
 from ike.events import ChildSaFailed, CloseReason, Event, FailureReason
 from ike.exchanges.create_child import check_grant, grant_terms, install
-from ike.exchanges.credentials import make_auth, verify_auth
+from ike.exchanges.credentials import (
+    certificate_requests,
+    certificates,
+    make_auth,
+    verify_auth,
+    why_no_auth,
+)
 from ike.exchanges.exchange import AddChild, Establish, Exchange, Fail, Outcome, Priority, error_in
 from ike.exchanges.informational import DeleteChildSa, delete_ike_sa
 from ike.exchanges.refusal import Refused, refusal_event
@@ -46,9 +53,10 @@ class Authenticate(Exchange):
     def request(self, sa: IkeSa, now: float) -> Sequence[Payload] | None:
         connection = self._connection
         idi = IdiPayload(connection.local_id)
-        payloads: list[Payload] = [idi]
+        payloads: list[Payload] = [idi, *certificates(connection.auth)]
         if connection.initial_contact and not _knows_peer(sa, connection.local_id, connection.peer_id):
             payloads.append(NotifyPayload(NotifyType.INITIAL_CONTACT))
+        payloads.extend(certificate_requests((connection,)))
         if connection.peer_id:
             payloads.append(IdrPayload(connection.peer_id))
         payloads.append(make_auth(sa, connection.auth, idi))
@@ -74,7 +82,7 @@ class Authenticate(Exchange):
             reason = FailureReason.AUTHENTICATION_FAILED if is_auth else FailureReason.REFUSED
             return Outcome(end=Fail(reason, f"the peer answered IKE_AUTH with {name}"))
         idr, auth = message.get(IdrPayload), message.get(AuthPayload)
-        failure = self._why_not(sa, idr, auth)
+        failure = self._why_not(sa, idr, auth, message)
         if failure or idr is None:
             words = (NotifyPayload(NotifyType.AUTHENTICATION_FAILED),)
             return Outcome(end=Fail(FailureReason.AUTHENTICATION_FAILED, failure, words))
@@ -85,14 +93,14 @@ class Authenticate(Exchange):
         established = Establish(connection, connection.local_id, idr.identity, extension_data, is_only_one)
         return self._with_child(sa, message, established)
 
-    def _why_not(self, sa: IkeSa, idr: IdrPayload | None, auth: AuthPayload | None) -> str:
+    def _why_not(self, sa: IkeSa, idr: IdrPayload | None, auth: AuthPayload | None, message: Message) -> str:
         """Why the peer is not who it should be; empty if it is."""
         wanted = self._connection.peer_id
         if idr is None or auth is None:
             return "the peer sent no IDr and AUTH"
         if wanted is not None and idr.identity != wanted:
             return f"the peer is {idr.identity.text()}, not {wanted.text()}"
-        return verify_auth(sa, self._connection.auth, idr, auth)
+        return verify_auth(sa, self._connection.auth, idr, auth, message)
 
     def _with_child(self, sa: IkeSa, message: Message, established: Establish) -> Outcome:
         """The IKE SA is up whatever becomes of the child (RFC 7296 1.2)."""
@@ -174,11 +182,12 @@ def respond_auth(sa: IkeSa, message: Message) -> Outcome:
     connection = _find_connection(sa, idi.identity, message.get(IdrPayload))
     if connection is None:
         return _authentication_failed(f"no connection for {idi.identity.text()} at {sa.path.peer[0]}", None)
-    failure = verify_auth(sa, connection.auth, idi, auth)
+    failure = verify_auth(sa, connection.auth, idi, auth, message)
+    failure = failure or why_no_auth(connection.auth, sa.peer_hashes)
     if failure:
         return _authentication_failed(failure, connection)
     idr = IdrPayload(connection.local_id)
-    payloads: list[Payload] = [idr, make_auth(sa, connection.auth, idr)]
+    payloads: list[Payload] = [idr, *certificates(connection.auth), make_auth(sa, connection.auth, idr)]
     if _is_announced(sa, connection):
         payloads.extend(_extension_notify(connection))
     extension_data = _extension_data(sa, connection, message)

@@ -333,12 +333,15 @@ def respond_create_child(sa: IkeSa, message: Message) -> Outcome:
         if any(isinstance(exchange, MakeChildSa) for exchange in sa.requests.exchanges):
             raise Refused(NotifyType.TEMPORARY_FAILURE, "perhaps the child that we are making")
         raise Refused(NotifyType.CHILD_SA_NOT_FOUND, "no such child", protocol=rekey.protocol, spi=rekey.spi)
+    count, enough = len(session.children), session.connection.max_children if session.connection else 0
     if old is not None:
+        # Those that were rekeyed live until the peer deletes them, or for a while: a temporary condition (2.25).
+        if count >= 2 * enough:
+            raise Refused(NotifyType.TEMPORARY_FAILURE, f"{count} children, the replaced ones not deleted")
         agreed = agree_to_rekey(terms, old, sa.host.registry)
     else:
-        connection = session.connection
-        if connection and len(session.children) >= connection.max_children:
-            raise Refused(NotifyType.NO_ADDITIONAL_SAS, f"{len(session.children)} children are enough")
+        if count >= enough:
+            raise Refused(NotifyType.NO_ADDITIONAL_SAS, f"{count} children are enough")
         agreed = agree(terms, session.usable_children, sa.path, sa.host.registry, in_auth=False)
     groups = ke_groups((agreed.proposal,))
     ke_r: tuple[KePayload, ...] = ()

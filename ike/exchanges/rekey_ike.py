@@ -29,6 +29,9 @@ from ike.wire.sa import Proposal
 if TYPE_CHECKING:
     from ike.sa import IkeSa
 
+MAX_REPLACED = 4
+"""IKE SAs of one session that may wait for the peer's Delete at a time."""
+
 
 class RekeyIkeSa(Exchange):
     """Another IKE SA in the place of this one."""
@@ -106,6 +109,8 @@ def respond_rekey_ike(sa: IkeSa, message: Message) -> Outcome:
         raise Refused(NotifyType.INVALID_SYNTAX, "no SA and Ni")
     if judge(Ask.REKEY_IKE_SA, sa.doing(None)) is Verdict.TEMPORARY_FAILURE:
         raise Refused(NotifyType.TEMPORARY_FAILURE, "busy with this IKE SA or a child of it")
+    if len(sa.session.others) >= MAX_REPLACED:
+        raise Refused(NotifyType.TEMPORARY_FAILURE, f"{MAX_REPLACED} replaced IKE SAs are not deleted")
     chosen = select_proposal(offer.proposals, connection.ike_proposals)
     if chosen is None or len(chosen.spi) != SPI_OCTETS or chosen.spi == NO_SPI:
         raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, "no proposal for the IKE SA fits")

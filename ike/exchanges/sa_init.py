@@ -1,7 +1,7 @@
 """IKE_SA_INIT as initiator (RFC 7296 1.2, 2.4, 2.6, 2.6.1, 2.21.1).
 
-    HDR, [N(COOKIE)], SAi1, KEi, Ni, N(NAT_DETECTION_*), [V]  -->
-                              <--  HDR, SAr1, KEr, Nr, N(NAT_DETECTION_*), [N(CHILDLESS_IKEV2_SUPPORTED)], [V]
+    HDR, [N(COOKIE)], SAi1, KEi, Ni, N(NAT_DETECTION_*), [N(hashes)], [V]  -->
+      <--  HDR, SAr1, KEr, Nr, N(NAT_DETECTION_*), [CERTREQ], [N(hashes)], [N(CHILDLESS_IKEV2_SUPPORTED)], [V]
                          or   <--  HDR, N(COOKIE)   or   HDR, N(INVALID_KE_PAYLOAD)   or another error
 
 None of the answers is authenticated. So an error never ends the attempt, and each usable answer is followed
@@ -20,6 +20,7 @@ from ike.crypto.keymat import derive_ike_keys
 from ike.errors import ParseError, SchemaError
 from ike.events import Direction, DropReason, FailureReason
 from ike.exchanges.auth import Authenticate
+from ike.exchanges.credentials import announced_hashes, hash_announcement, why_no_auth
 from ike.exchanges.exchange import NOTHING, Exchange, Fail, Outcome, Priority, error_in
 from ike.exchanges.key_exchange import group_asked_for
 from ike.exchanges.schema import Story, story_of
@@ -71,6 +72,7 @@ class InitiateSa(Exchange):
         connection = self._connection
         if not connection.forbid_udp:
             payloads.extend(nat_detection(sa.host, sa.spi_i, NO_SPI, sa.path, is_forced=connection.force_udp))
+        payloads.extend(hash_announcement((connection,)))
         if connection.extension:
             payloads.append(VendorIdPayload(connection.extension.vendor_id))
         return payloads
@@ -149,6 +151,10 @@ class InitiateSa(Exchange):
             detail = f"no answer to IKE_SA_INIT announced {connection.extension.name}"
             self._hint = FailureReason.EXTENSION_ABSENT, detail
             return None
+        peer_hashes = announced_hashes(message) if hash_announcement((connection,)) else frozenset()
+        if why_not := why_no_auth(connection.auth, peer_hashes):
+            self._hint = FailureReason.REFUSED, f"after IKE_SA_INIT: {why_not} (unauthenticated)"
+            return None
         try:
             shared = self._key_exchanges[ke.group][0].derive(ke.data)
         except KeyExchangeError:
@@ -160,6 +166,7 @@ class InitiateSa(Exchange):
             message.spi_r, floated(path) if nat.udp_encapsulation else sa.path, init, nat
         )
         candidate.vendor_ids, candidate.offers_childless = vendor_ids, offers_childless
+        candidate.peer_hashes = peer_hashes
         candidate.use_keys(chosen, keys)
         return candidate
 

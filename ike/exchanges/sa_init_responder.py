@@ -1,7 +1,7 @@
 """IKE_SA_INIT as responder: no state before the cookie, little after it (RFC 7296 1.2, 2.1, 2.6; RFC 6023).
 
-    HDR, [N(COOKIE)], SAi1, KEi, Ni, N(NAT_DETECTION_*), [V]  -->
-                              <--  HDR, SAr1, KEr, Nr, N(NAT_DETECTION_*), [N(CHILDLESS_IKEV2_SUPPORTED)], [V]
+    HDR, [N(COOKIE)], SAi1, KEi, Ni, N(NAT_DETECTION_*), [N(hashes)], [V]  -->
+      <--  HDR, SAr1, KEr, Nr, N(NAT_DETECTION_*), [CERTREQ], [N(hashes)], [N(CHILDLESS_IKEV2_SUPPORTED)], [V]
 
 Must not know who the peer is: that is IKE_AUTH's.
 """
@@ -9,6 +9,7 @@ Must not know who the peer is: that is IKE_AUTH's.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 
 from ike.child import ke_groups
 from ike.config import Connection, Path
@@ -17,6 +18,7 @@ from ike.crypto.keymat import derive_ike_keys
 from ike.errors import ParseError, SchemaError
 from ike.events import Direction, DropReason
 from ike.exchanges.auth import usable_connections
+from ike.exchanges.credentials import announced_hashes, certificate_requests, hash_announcement
 from ike.exchanges.key_exchange import answer_key_exchange
 from ike.exchanges.refusal import Refused
 from ike.exchanges.sa_init import MESSAGE_ID, nat_detection, nat_state
@@ -90,7 +92,8 @@ class InitResponder:
         if not connections:
             host.drop(DropReason.NO_CONNECTION)
             raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, "no connection for these addresses")
-        if not self._has_room(message, nonce_i, path, now):
+        source = self._proven_source(message, nonce_i, path, now)
+        if not self._has_room(source):
             return
         configured = [proposal for connection in connections for proposal in connection.ike_proposals]
         chosen = select_proposal(offer.proposals, configured)
@@ -105,6 +108,10 @@ class InitResponder:
         if _wants_nat_detection(message) and not all(connection.forbid_udp for connection in connections):
             payloads.extend(nat_detection(host, message.spi_i, spi_r, path, is_forced=is_forced))
             nat = nat_state(message, path, is_forced)
+        payloads.extend(certificate_requests(connections))
+        peer_hashes = announced_hashes(message)
+        announcement = hash_announcement(connections) if peer_hashes else ()
+        payloads.extend(announcement)
         # RFC 6023 3; and without it a Vendor ID of ours would not count.
         payloads.append(NotifyPayload(NotifyType.CHILDLESS_IKEV2_SUPPORTED, protocol=ProtocolId.IKE))
         payloads.extend(VendorIdPayload(vendor_id) for vendor_id in sorted(vendor_ids))
@@ -112,7 +119,8 @@ class InitResponder:
         session = Session(host, None, is_opener=False)
         sa = IkeSa(host, session, spi_i=message.spi_i, spi_r=spi_r, is_initiator=False, path=path)
         session.current = sa
-        sa.nat, sa.vendor_ids, sa.init_digest = nat, vendor_ids, digest
+        sa.nat, sa.vendor_ids, sa.init_digest, sa.init_source = nat, vendor_ids, digest, source
+        sa.peer_hashes = peer_hashes if announcement else frozenset()
         keys = derive_ike_keys(chosen, nonce_i.data, nonce_r.data, shared, message.spi_i, spi_r)
         sa.use_keys(chosen, keys)
         response = sa.respond(message, payloads, path, now)
@@ -121,22 +129,37 @@ class InitResponder:
         host.half_open[digest] = sa
         host.timers.set(now + host.settings.half_open_s, TimerKind.HALF_OPEN, sa)
 
-    def _has_room(self, message: Message, nonce_i: NoncePayload, path: Path, now: float) -> bool:
-        """With many half-open IKE SAs: a cookie first (Refused), then silence (RFC 7296 2.6)."""
+    def _proven_source(self, message: Message, nonce_i: NoncePayload, path: Path, now: float) -> str:
+        """With many half-open IKE SAs: a cookie first, or Refused (RFC 7296 2.6). With few: empty."""
+        host = self._host
+        if len(host.half_open) < host.settings.cookie_threshold:
+            return ""
+        cookie = message.notify(NotifyType.COOKIE)
+        about = (message.spi_i, nonce_i.data, path.peer, now)
+        if cookie is None or not self._cookies.is_good(cookie.data, *about):
+            host.drop(DropReason.COOKIE_REQUIRED)
+            raise Refused(NotifyType.COOKIE, "half-open IKE SAs", data=self._cookies.bake(*about))
+        return _source(path.peer[0])
+
+    def _has_room(self, source: str) -> bool:
+        """Only what a cookie has proven counts against `source`: forged requests shut nobody out."""
         host, settings = self._host, self._host.settings
-        if len(host.half_open) >= settings.cookie_threshold:
-            cookie = message.notify(NotifyType.COOKIE)
-            about = (message.spi_i, nonce_i.data, path.peer, now)
-            if cookie is None or not self._cookies.is_good(cookie.data, *about):
-                host.drop(DropReason.COOKIE_REQUIRED)
-                raise Refused(NotifyType.COOKIE, "half-open IKE SAs", data=self._cookies.bake(*about))
-        if len(host.half_open) >= settings.max_half_open:
+        of_source = sum(sa.init_source == source for sa in host.half_open.values()) if source else 0
+        if len(host.half_open) >= settings.max_half_open or of_source >= settings.max_half_open_per_address:
             host.drop(DropReason.HALF_OPEN_LIMIT)
         elif len(host.sessions) >= settings.max_sessions:
             host.drop(DropReason.SESSION_LIMIT)
         else:
             return True
         return False
+
+
+def _source(address: str) -> str:
+    """What one sender can have many of counts as one: the /64 of an IPv6 address; all of an IPv4 address."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is None:
+        return ip.packed[:8].hex()
+    return address
 
 
 def _shared_vendor_ids(message: Message, connections: list[Connection]) -> frozenset[bytes]:

@@ -12,6 +12,7 @@ from endpoint.config import (
     FrontDoor,
     LifetimeConfig,
     Mode,
+    PskAuthConfig,
     Selectors,
     Start,
     StaticLabels,
@@ -53,7 +54,7 @@ def test_complete_example_is_read() -> None:
     assert config.label_class("gold") == LabelClass("gold", frozenset({46, 40}), (5, 6, 7), 46)
     assert config.label_class("standard") == LabelClass("standard")
     (peer,) = config.peers
-    assert peer.auth.psk == bytes.fromhex("ab" * 32)
+    assert peer.auth == PskAuthConfig(bytes.fromhex("ab" * 32))
     assert peer.ike_text == ("aes256gcm16-prfsha384-x25519",)
     assert [proposal.protocol for proposal in (*peer.ike, *peer.esp)] == [1, 3]
     assert (peer.selectors, peer.mode) == (Selectors.NATIVE, Mode.TRANSPORT)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from endpoint.config import ConfigError, load_config, parse_config
+from endpoint.config import ConfigError, PskAuthConfig, load_config, parse_config
 from tests.endpoint.config_texts import (
     COMPLETE,
     PLAIN,
@@ -94,7 +94,7 @@ MISTAKES = [
     (COMPLETE, '"transport"', '"transprt"', "peer.pe2.mode", "unknown value", 'did you mean "transport"?'),
     (COMPLETE, '"mpls-in-ip"', '"mpls-in-gree"', "peer.pe2.encapsulation", "unknown", '"mpls-in-gre"'),
     (COMPLETE, "psk_file", "psk", "peer.pe2.auth.psk", "does not belong into a configuration", "psk_file"),
-    (COMPLETE, "psk_file", "certificate", "peer.pe2.auth.certificate", "not available yet", "psk_file"),
+    (COMPLETE, "psk_file", "certificate", "peer.pe2.auth.certificate", "no certificates in PEM", "openssl"),
     (COMPLETE, "psk_file", "psk_fiel", "peer.pe2.auth.psk_fiel", "unknown key", 'did you mean "psk_file"?'),
     (COMPLETE, 'psk_file = "pe2.psk"', "", "peer.pe2.auth.psk_file @ auth", "is missing", "psk_file ="),
     (COMPLETE, '"pe2.psk"', '""', "peer.pe2.auth.psk_file", "is empty", "leave it away"),
@@ -368,7 +368,7 @@ def test_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
 
 def test_short_secret_is_warned_about() -> None:
     config = parse_config(COMPLETE, "pe1.toml", secrets={"pe2.psk": b"secret\n"})
-    assert config.peers[0].auth.psk == b"secret"
+    assert config.peers[0].auth == PskAuthConfig(b"secret")
     assert any("the secret is short" in one.message for one in config.warnings)
     assert not any("secret" in one.message for one in parse(COMPLETE).warnings)
     assert SECRET[2:].decode() not in repr(parse(COMPLETE))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from endpoint.config import ConfigError, load_config
+from endpoint.config import ConfigError, PskAuthConfig, load_config
 from endpoint.config.problems import BadValue
 from endpoint.config.secret import parse_secret
 from tests.endpoint.config_texts import COMPLETE, SECRET
@@ -31,9 +31,9 @@ def problem_of(path: Path) -> str:
 
 def test_secret_is_read_beside_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = configuration(tmp_path)
-    assert load_config(path).peers[0].auth.psk == bytes.fromhex("ab" * 32)
+    assert load_config(path).peers[0].auth == PskAuthConfig(bytes.fromhex("ab" * 32))
     monkeypatch.chdir(tmp_path)
-    assert load_config(Path("pe1.toml")).peers[0].auth.psk == bytes.fromhex("ab" * 32)
+    assert load_config(Path("pe1.toml")).peers[0].auth == PskAuthConfig(bytes.fromhex("ab" * 32))
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o660, 0o644, 0o610, 0o777])
