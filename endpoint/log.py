@@ -32,7 +32,8 @@ REMEDIES = {
     FailureReason.NO_ANSWER: "is the peer running, and do UDP 500 and 4500 get through?",
     FailureReason.NO_PROPOSAL_CHOSEN: "compare `ike` here with the peer's proposals",
     FailureReason.AUTHENTICATION_FAILED: (
-        "compare the secret (psk_file) or the certificates, and both identities, on the two ends; `mplsec genkey` makes a secret"
+        "compare the secret (psk_file) or the certificates, and both identities, on the two ends;"
+        " `mplsec genkey` makes a secret"
     ),
     FailureReason.EXTENSION_ABSENT: (
         "the peer does not negotiate MPLS-VRF selectors; `selectors` has values for such peers: plain, seclabel"
