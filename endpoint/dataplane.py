@@ -2,8 +2,9 @@
 
 It must not know IKE messages or sockets; the underlay and the attachments are callables.
 
-    outbound  attachment -> mpls.forwarding: VRF, class, peer, label -> child -> map and MTU -> encapsulate -> protect
-              -> one send for each run of packets of one child;   no child or no label yet: wait, ask for it
+    outbound  attachment -> mpls.forwarding: VRF, class, peer, label -> child -> map and MTU -> encapsulate
+              -> one sealing and one send for each run of packets of one child;   no child or no label yet: wait,
+              ask for it
     inbound   ESP packet -> SPI, replay, ICV -> mpls.forwarding: the egress check -> attachment of the VRF
 """
 
@@ -13,17 +14,18 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import NamedTuple, Protocol
 
 from endpoint.children import Child, ChildTable
 from endpoint.plan import Serves
-from esp.engine import Received, protect
+from esp.batch import receive_batch, seal_batch
+from esp.engine import Received
 from esp.errors import DropReason as EspDropReason
-from esp.errors import SequenceExhausted
 from ike import Path
 from mpls.drops import DropReason
 from mpls.encapsulation import is_cleartext_mpls
-from mpls.forwarding import Bypassed, Delivery, Drop, Labelled, Outbound, check_inbound, check_outbound
+from mpls.forwarding import Bypassed, Delivery, Drop, Labelled, Outbound, Way, check_inbound, check_outbound
 from mpls.label_space import LabelSpace
 
 __all__ = ["DataPlane", "Owner", "Underlay"]
@@ -109,7 +111,7 @@ class DataPlane:
 
     def receive_packets(self, attachment: str, packets: Iterable[bytes], now: float) -> None:
         """IP packets from a customer."""
-        runs = _Runs(self._underlay)
+        runs = _Runs(partial(self._send_run, now=now))
         for packet in packets:
             self._send(self._outbound.forward(attachment, packet), attachment, packet, runs, now)
         runs.flush()
@@ -119,7 +121,7 @@ class DataPlane:
         waiting = self._waiting.pop((peer, serves), None)
         if waiting is None:
             return
-        runs = _Runs(self._underlay)
+        runs = _Runs(partial(self._send_run, now=now))
         for one in waiting:
             outcome = self._outbound.forward(one.attachment, one.packet)
             self._send(outcome, one.attachment, one.packet, runs, now, one.until)
@@ -153,12 +155,19 @@ class DataPlane:
         until = now + WAITING_S if until is None else until
         match outcome:
             case Labelled():
-                child = self._children.sender(outcome.peer, outcome.vrf, outcome.label_class)
-                if child is None:
-                    key = (outcome.peer, (outcome.vrf, outcome.label_class))
-                    self._wait(key, attachment, packet, DropReason.NO_CHILD, until)
-                else:
-                    self._protect(outcome, child, attachment, runs, now)
+                way = outcome.way
+                if way != runs.way or runs.child is None:
+                    child = self._children.sender(outcome.peer, outcome.vrf, outcome.label_class)
+                    if child is None:
+                        key = (outcome.peer, (outcome.vrf, outcome.label_class))
+                        self._wait(key, attachment, packet, DropReason.NO_CHILD, until)
+                        return
+                    outside = check_outbound(child.outbound_map, outcome, child.encapsulator.encapsulation)
+                    if outside is not None:
+                        self._count(outside, child)
+                        return
+                    runs.way, runs.child = way, child
+                self._protect(outcome, runs.child, attachment, runs, now)
             case Bypassed():
                 self._deliver_locally(outcome)
             case Drop(reason=DropReason.NO_LABEL, peer=str(peer), vrf=str(vrf), label_class=label_class) if (
@@ -171,22 +180,25 @@ class DataPlane:
     def _protect(
         self, labelled: Labelled, child: Child, attachment: str | None, runs: _Runs, now: float
     ) -> None:
-        wrapper = child.encapsulator
-        outside = check_outbound(child.outbound_map, labelled, wrapper.encapsulation)
-        if outside is not None:
-            self._count(outside, child)
-            return
+        """`labelled` is inside the child's map; see that it fits and add it to a run."""
         too_big = self._outbound.check_size(labelled, child.budget.tunnel_mtu)
         if too_big is not None:
             child.drops[too_big.reason] += 1
             self._drop_outbound(too_big, attachment, now)
             return
-        next_header, payload = wrapper.encapsulate(labelled.stack, labelled.body, labelled.dscp)
-        try:
-            runs.add(child, labelled.dscp << 2, protect(child.outbound, payload, next_header))
-        except SequenceExhausted:
-            self.drops["sequence_exhausted"] += 1
-            child.drops["sequence_exhausted"] += 1
+        next_header, payload = child.encapsulator.encapsulate(labelled.stack, labelled.body, labelled.dscp)
+        runs.add(child, labelled.dscp << 2, next_header, payload)
+
+    def _send_run(self, run: _Run, payloads: list[bytes], *, now: float) -> None:
+        """Seal the payloads of a run and send them."""
+        child = run.child
+        packets = seal_batch(child.outbound, payloads, run.next_header)
+        if packets:
+            self._underlay.send_esp(child.path, packets, udp=child.sa.udp_encapsulation, tos=run.tos)
+        unsent = len(payloads) - len(packets)
+        if unsent:
+            self.drops[EspDropReason.SEQUENCE_EXHAUSTED] += unsent
+            child.drops[EspDropReason.SEQUENCE_EXHAUSTED] += unsent
         if child.outbound.sequence >= child.sequence_low:
             # Asked again after a sixteenth of all numbers, should the rekey come to nothing.
             child.sequence_low = child.outbound.sequence + child.outbound.last_sequence // 16
@@ -235,21 +247,22 @@ class DataPlane:
 
     def receive_esp(self, packets: Iterable[tuple[bytes, str, str]], now: float) -> None:
         """ESP packets with their outer source and destination addresses."""
-        runs = _Runs(self._underlay)
-        heard: dict[bytes, Child] = {}
-        for packet, source, destination in packets:
-            received = self._children.sad.receive(packet)
-            if isinstance(received, EspDropReason):
-                self._count(received, self._children.get(packet[:4]))
+        runs = _Runs(partial(self._send_run, now=now))
+        heard: set[bytes] = set()
+        arrived = list(packets)
+        outcomes = receive_batch(self._children.sad, [packet for packet, _, _ in arrived])
+        for (packet, source, destination), opened in zip(arrived, outcomes, strict=True):
+            spi = packet[:4]
+            child = self._children.get(spi)
+            if isinstance(opened, EspDropReason):
+                self._count(opened, child)
                 continue
-            child = self._children.get(received.sa.spi)
             if child is None:
                 self.drops[EspDropReason.UNKNOWN_SPI] += 1
                 continue
-            if child.sa.spi_in not in heard:
-                heard[child.sa.spi_in] = child
+            if spi not in heard:
+                heard.add(spi)
                 self._owner.on_inbound(child, now)
-            opened = received.opened
             outcome = check_inbound(
                 child.policy,
                 self._labels,
@@ -260,7 +273,7 @@ class DataPlane:
                 self._outbound.vrfs,
             )
             if self.observe is not None:
-                self.observe(child, received, outcome)
+                self.observe(child, Received(child.inbound, opened), outcome)
             if isinstance(outcome, Delivery):
                 self._deliver_to(outcome)
             else:
@@ -305,26 +318,38 @@ class DataPlane:
             child.drops[reason] += 1
 
 
+class _Run(NamedTuple):
+    """What packets that leave together have in common; `tos` is that of the outer header."""
+
+    child: Child
+    tos: int
+    next_header: int
+
+
 class _Runs:
-    """ESP packets on their way out: those in a row of one child and one TOS octet leave together, in order."""
+    """Payloads on their way out: those in a row of one run are sealed and leave together, in order.
 
-    def __init__(self, underlay: Underlay) -> None:
-        self._underlay = underlay
-        self._child: Child | None = None
-        self._tos = 0
-        self._packets: list[bytes] = []
+    `way` is the last that was found to be inside the map of a child, which is `child`.
+    """
 
-    def add(self, child: Child, tos: int, packet: bytes) -> None:
-        if child is not self._child or tos != self._tos:
+    def __init__(self, send: Callable[[_Run, list[bytes]], None]) -> None:
+        self.way: Way | None = None
+        self.child: Child | None = None
+        self._send = send
+        self._run: _Run | None = None
+        self._payloads: list[bytes] = []
+
+    def add(self, child: Child, tos: int, next_header: int, payload: bytes) -> None:
+        run = self._run
+        if run is None or child is not run.child or tos != run.tos or next_header != run.next_header:
             self.flush()
-            self._child, self._tos = child, tos
-        self._packets.append(packet)
+            self._run = _Run(child, tos, next_header)
+        self._payloads.append(payload)
 
     def flush(self) -> None:
-        if self._child is not None and self._packets:
-            sa = self._child.sa
-            self._underlay.send_esp(self._child.path, self._packets, udp=sa.udp_encapsulation, tos=self._tos)
-            self._packets = []
+        if self._run is not None and self._payloads:
+            payloads, self._payloads = self._payloads, []
+            self._send(self._run, payloads)
 
 
 def _destination(packet: bytes) -> bytes:

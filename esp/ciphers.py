@@ -65,8 +65,8 @@ class AeadCipher:
     """Nonce: salt and 8-octet IV. Associated data: SPI and whole sequence number (RFC 4106 4, 5)."""
 
     def __init__(self, aead: Aead, salt: bytes) -> None:
-        self._aead = aead
-        self._salt = salt
+        self.aead = aead
+        self.salt = salt
 
     def iv(self, sequence: int) -> bytes:
         # Unique as the sequence number is; an AEAD asks for no more (RFC 4106 3.1, RFC 7634 2).
@@ -74,12 +74,12 @@ class AeadCipher:
 
     def seal(self, header: bytes, high: bytes, iv: bytes, plaintext: bytes) -> bytes:
         associated = header[:4] + high + header[4:]
-        return header + iv + self._aead.encrypt(self._salt + iv, plaintext, associated)
+        return header + iv + self.aead.encrypt(self.salt + iv, plaintext, associated)
 
     def open(self, packet: bytes, high: bytes) -> bytes | None:
         associated = packet[:4] + high + packet[4:8]
         try:
-            return self._aead.decrypt(self._salt + packet[8:16], packet[16:], associated)
+            return self.aead.decrypt(self.salt + packet[8:16], packet[16:], associated)
         except InvalidTag:
             return None
 

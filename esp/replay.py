@@ -30,7 +30,7 @@ class ReplayWindow:
         self.size = size
         self.highest = highest
         self._esn = esn
-        self._mask = (1 << size) - 1
+        self._mask = (1 << max(size, 1)) - 1
         # Bit n stands for `highest` - n. That of number 0 is set from the start: no packet has it.
         self._seen = 1
 
@@ -54,6 +54,13 @@ class ReplayWindow:
             self.highest = sequence
         elif -ahead < self.size:
             self._seen |= 1 << -ahead
+
+    def advance(self, count: int) -> None:
+        """As `update` for each of the `count` numbers that follow `highest`, at once."""
+        self._seen = (
+            (self._seen << count | (1 << count) - 1) & self._mask if count < self.size else self._mask
+        )
+        self.highest += count
 
     def _infer(self, low: int) -> int:
         """RFC 4303 A2.2: of all numbers with these low bits, the first that is not left of the window.

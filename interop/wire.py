@@ -11,8 +11,9 @@ from functools import cached_property
 from .capture import Field, Packet, describe
 
 IKE_SA_INIT, IKE_AUTH, CREATE_CHILD_SA, INFORMATIONAL = 34, 35, 36, 37
-SA, TSI, TSR, NOTIFY = 33, 44, 45, 41
-TS_UNACCEPTABLE, USE_TRANSPORT_MODE, REKEY_SA = 38, 16391, 16393
+SA, TSI, TSR, NOTIFY, DELETE = 33, 44, 45, 41, 42
+TS_UNACCEPTABLE, INITIAL_CONTACT, USE_TRANSPORT_MODE, REKEY_SA = 38, 16384, 16391, 16393
+PROTOCOL_IKE, PROTOCOL_ESP = 1, 3
 TS_SECLABEL = 10
 MPLS_IN_IP, GRE, ESP = 137, 47, 50
 GRE_MPLS = 0x8847
@@ -53,6 +54,19 @@ class IkeMessage:
 
     def payload(self, kind: int) -> Payload | None:
         return next((payload for payload in self.payloads if payload.type == kind), None)
+
+    @property
+    def deletes_ike_sa(self) -> bool:
+        """Whether it has a Delete for its IKE SA (RFC 7296 3.11)."""
+        return any(one.type == DELETE and one.octets[4] == PROTOCOL_IKE for one in self.payloads)
+
+    @property
+    def deleted_spis(self) -> set[int]:
+        """SPIs of the Child SAs that it deletes."""
+        octets = [
+            one.octets[8:] for one in self.payloads if one.type == DELETE and one.octets[4] == PROTOCOL_ESP
+        ]
+        return {int.from_bytes(spis[at : at + 4]) for spis in octets for at in range(0, len(spis), 4)}
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,24 @@ class ChildNegotiation:
     def is_rekey(self) -> bool:
         return REKEY_SA in self.request.notifies
 
+    @property
+    def rekeyed_spi(self) -> int:
+        """The SPI that REKEY_SA names: the one on which the requester receives (RFC 7296 1.3.3)."""
+        for payload in self.request.payloads:
+            octets = payload.octets
+            if payload.type == NOTIFY and int.from_bytes(octets[6:8]) == REKEY_SA:
+                return int.from_bytes(octets[8 : 8 + octets[5]])
+        return 0
+
+
+@dataclass(frozen=True)
+class IkeRekey:
+    """Request and answer of CREATE_CHILD_SA that replace an IKE SA; `spi_i` is the requester's new SPI."""
+
+    request: IkeMessage
+    response: IkeMessage
+    spi_i: str
+
 
 @dataclass(frozen=True)
 class EspPacket:
@@ -135,6 +167,17 @@ class EspPacket:
         return kind, address.first("ip.src"), address.first("ip.dst"), sequence
 
     @property
+    def ping_id(self) -> int | None:
+        """Identifier of the echo that is innermost: which run of ping it belongs to."""
+        return self.inner[-1].number("icmp.ident") if self.ping else None
+
+    @property
+    def dscp(self) -> int | None:
+        """DSCP of the innermost IP header."""
+        found = [layer.number("ip.dsfield.dscp") for layer in self.inner if layer.name == "ip"]
+        return found[-1] if found else None
+
+    @property
     def gre_protocol(self) -> int | None:
         return next((layer.number("gre.proto") for layer in self.inner if layer.name == "gre"), None)
 
@@ -160,7 +203,7 @@ def ike_messages(packets: list[Packet]) -> list[IkeMessage]:
             IkeMessage(
                 packet=packet,
                 source=outer.first("ip.src"),
-                spi_i=header.first("isakmp.ispi"),
+                spi_i=header.first("isakmp.ispi").replace(":", ""),
                 exchange=header.number("isakmp.exchangetype") or 0,
                 message_id=header.number("isakmp.messageid") or 0,
                 is_response=bool(flags & 0x20),
@@ -183,6 +226,25 @@ def child_negotiations(packets: list[Packet]) -> list[ChildNegotiation]:
         and message.payload(TSI) is not None
     }
     return [ChildNegotiation(request, answers[key]) for key, request in requests.items() if key in answers]
+
+
+def ike_rekeys(packets: list[Packet]) -> list[IkeRekey]:
+    """Every accepted exchange that rekeys an IKE SA."""
+    messages = ike_messages(packets)
+    answers = {_exchange(message): message for message in messages if message.is_response}
+    found = []
+    for request in messages:
+        answer = answers.get(_exchange(request))
+        if (
+            request.exchange == CREATE_CHILD_SA
+            and not request.is_response
+            and request.payload(TSI) is None
+            and answer is not None
+            and (offer := request.payload(SA)) is not None
+            and answer.payload(SA) is not None
+        ):
+            found.append(IkeRekey(request, answer, offer.field.first("isakmp.spi").replace(":", "")))
+    return found
 
 
 def esp_packets(packets: list[Packet]) -> list[EspPacket]:

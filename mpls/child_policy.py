@@ -44,7 +44,10 @@ def admits_label(child_map: LabelMap, label: int) -> bool:
     """Whether a service label is in key 5, a special one in key 7."""
     if label < FIRST_ORDINARY_LABEL:
         return bool(child_map.special >> label & 1)
-    return any(low <= label <= high for low, high in child_map.ranges)
+    for low, high in child_map.ranges:  # noqa: SIM110 - for every packet: any() takes three times as long
+        if low <= label <= high:
+            return True
+    return False
 
 
 class SelectorFields(Protocol):

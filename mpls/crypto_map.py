@@ -8,16 +8,16 @@ Knows nothing of Child SAs, routes and bindings: it says protect (as which VRF a
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Final, Generic, NamedTuple, Self, TypeAlias, TypeVar
+from typing import Final, NamedTuple, Self, TypeAlias
 
 from mpls.classes import dscp_text
 from mpls.drops import DropReason
+from mpls.flow_cache import FLOW_CACHE_FLOWS, FlowCache
 from mpls.identifiers import ClassId
 from mpls.ip import IpHeader, Network
 from mpls.labels import MAX_ENTRIES, MAX_LABEL, LabelEntry, LabelStack
 from mpls.vrf import Vrf
 
-FLOW_CACHE_FLOWS: Final = 4096
 NOT_KEPT: Final = -1
 """In a flow: a label that ends where it came in. No rule looks at it (WIRE 6.1)."""
 Range: TypeAlias = tuple[int, int]
@@ -276,7 +276,7 @@ class CryptoMap:
 
     def __init__(self, rules: Iterable[Rule], cache_flows: int = FLOW_CACHE_FLOWS) -> None:
         self.rules = (*rules, Rule("last", Match(), NO_MATCH))
-        self._cache: _FlowCache[Action] = _FlowCache(cache_flows)
+        self._cache: FlowCache[Flow, Action] = FlowCache(cache_flows)
 
     def lookup(self, flow: Flow) -> Action:
         action = self._cache.get(flow)
@@ -329,34 +329,6 @@ def compile_default(
                 tc = frozenset(label_class.tc) or None
                 rules.append(Rule(f"{name} labelled", Match(vrf=vrf.name, labelled=True, tc=tc), action))
     return CryptoMap(rules)
-
-
-Cached = TypeVar("Cached")
-
-
-class _FlowCache(Generic[Cached]):
-    """Two generations: what was used since the older one was started survives, the rest goes in one step."""
-
-    def __init__(self, flows: int) -> None:
-        self._half = max(1, flows // 2)
-        self._young: dict[Flow, Cached] = {}
-        self._old: dict[Flow, Cached] = {}
-
-    def get(self, flow: Flow) -> Cached | None:
-        value = self._young.get(flow)
-        if value is None:
-            value = self._old.get(flow)
-            if value is not None:
-                self.put(flow, value)
-        return value
-
-    def put(self, flow: Flow, value: Cached) -> None:
-        if len(self._young) >= self._half:
-            self._old, self._young = self._young, {}
-        self._young[flow] = value
-
-    def __len__(self) -> int:
-        return len(self._young) + len(self._old)
 
 
 def _address_holds(networks: tuple[Network, ...] | None, address: bytes) -> bool:

@@ -7,7 +7,7 @@ Knows nothing of VRFs and of what a label means; ESP itself and the outer IP hea
     none             ESP | IP packet                                      next header 4 or 41, no labels
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from ipaddress import ip_address
 from typing import Final
@@ -91,12 +91,17 @@ class Encapsulator:
     mode: Mode
     local: Address
     peer: Address
+    _fixed: tuple[int, bytes] | None = field(init=False, repr=False, compare=False)
+    """Next header and what stands before the stack, where they are the same for all packets."""
 
     def __post_init__(self) -> None:
         if self.local.version != self.peer.version:
             raise ValueError(f"{self.local} and {self.peer} are not of one address family")
         if self.encapsulation is Encapsulation.NONE and self.mode is Mode.TRANSPORT:
             raise ValueError("plain IP packets need tunnel mode")
+        shim = {Encapsulation.MPLS_IN_IP: b"", Encapsulation.MPLS_IN_GRE: _GRE_MPLS}.get(self.encapsulation)
+        is_fixed = shim is not None and self.mode is Mode.TRANSPORT
+        object.__setattr__(self, "_fixed", (self.encapsulation.value, shim) if is_fixed else None)
 
     def encapsulate(self, stack: bytes, body: bytes, dscp: int = 0) -> tuple[int, bytes]:
         """(ESP next header, ESP payload) for an encoded label stack and what it labels.
@@ -104,6 +109,9 @@ class Encapsulator:
         Without labels (encapsulation none) the body is the packet itself. `dscp` marks the inner header of
         tunnel mode; its ECN field is Not-ECT, as the tail does not read it back (RFC 6040 4.1).
         """
+        if self._fixed is not None:
+            next_header, shim = self._fixed
+            return next_header, shim + stack + body
         if self.encapsulation is Encapsulation.NONE:
             return IPV4_IN_IP if body[0] >> 4 == 4 else IPV6_IN_IP, body
         mpls = stack + body

@@ -16,15 +16,16 @@ Outer DSCP, ECN and TTL are not authenticated: not used.
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple, TypeAlias
 
 from mpls import encapsulation, ip
 from mpls.child_policy import AddressMatch, EgressPolicy, LabelMap, PlainMap, admits_label
 from mpls.crypto_map import Bypass, CryptoMap, Discard, Flow, Protect
 from mpls.drops import DropReason
 from mpls.encapsulation import Encapsulation, Mode
+from mpls.flow_cache import FlowCache
 from mpls.identifiers import ClassId
-from mpls.ip import IpHeader
+from mpls.ip import IpHeader, PlainHeader
 from mpls.label_space import LabelOwner, LabelSpace
 from mpls.labels import ENTRY_OCTETS, FIRST_ORDINARY_LABEL, MAX_ENTRIES, LabelEntry, LabelStack, SpecialLabel
 from mpls.routes import PIPE_TTL, ForwardingTable, Route
@@ -42,6 +43,7 @@ __all__ = [
     "Outbound",
     "PlainMap",
     "Route",
+    "Way",
     "check_cleartext",
     "check_inbound",
     "check_outbound",
@@ -59,6 +61,11 @@ _EXPLICIT_NULL: Final = {
 
 
 _ENTROPY_PAIRS: Final = 1 << SpecialLabel.ENTROPY_LABEL_INDICATOR
+_BOTTOM: Final = 0x100
+_TTL_END: Final = 9
+"""The TTL stands before this octet in IPv4 (the ninth) and IPv6 (the eighth)."""
+Way: TypeAlias = tuple[str, str, ClassId, int | None, int, bytes, int]
+"""A `Labelled` without its body."""
 _SPECIAL_FROM_OUTSIDE: Final = {
     Labels.KEEP: _ENTROPY_PAIRS,
     Labels.POP: _ENTROPY_PAIRS | 1 << SpecialLabel.IPV4_EXPLICIT_NULL | 1 << SpecialLabel.IPV6_EXPLICIT_NULL,
@@ -88,8 +95,7 @@ class Drop:
 # -------------------------------------------------------------------------------------------------- outbound
 
 
-@dataclass(frozen=True, slots=True)
-class Labelled:
+class Labelled(NamedTuple):
     """What the outbound walk ends with: `stack` and `body` go into the child of (peer, VRF, class).
 
     label, tc   of the service entry, the first; label None without a stack
@@ -102,8 +108,13 @@ class Labelled:
     label: int | None
     tc: int
     stack: bytes
-    body: bytes
     dscp: int
+    body: bytes
+
+    @property
+    def way(self) -> Way:
+        """All but the body: what packets of one flow have in common."""
+        return self[:-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +136,9 @@ class Outbound:
         self.vrfs: dict[str, Vrf] = {vrf.name: vrf for vrf in vrfs}
         self.crypto_map = crypto_map
         self.table = table
+        # Of plain packets the first of a flow takes the walk; for the rest: its way, and whether TTL goes down.
+        self._ways: FlowCache[tuple[str, int, int, bytes], tuple[Way, bool]] = FlowCache()
+        self._ways_version = table.version
         self._vrf_of = {a.name: vrf for vrf in self.vrfs.values() for a in vrf.attachments}
         self._classes = {(vrf.name, c.id): c for vrf in self.vrfs.values() for c in vrf.classes}
         for rule in crypto_map.rules:
@@ -134,6 +148,24 @@ class Outbound:
 
     def forward(self, attachment: str, packet: bytes) -> Labelled | Bypassed | Drop:
         """An IP packet that came in by an attachment (KeyError for one that no VRF has)."""
+        plain = PlainHeader.parse(packet)
+        if plain is None or plain.ttl <= 1:
+            return self._forward(attachment, packet)
+        if self._ways_version != self.table.version:
+            self._ways, self._ways_version = FlowCache(), self.table.version
+        traffic_class, protocol, ends, total_octets, _ = plain
+        key = attachment, traffic_class, protocol, ends
+        known = self._ways.get(key)
+        if known is None:
+            outcome = self._forward(attachment, packet)
+            if isinstance(outcome, Labelled):
+                self._ways.put(key, (outcome.way, outcome.body[:_TTL_END] != packet[:_TTL_END]))
+            return outcome
+        way, has_hop = known
+        body = packet[:total_octets]
+        return Labelled(*way, ip.decrement_ttl(body) if has_hop else body)
+
+    def _forward(self, attachment: str, packet: bytes) -> Labelled | Bypassed | Drop:
         vrf = self._vrf_of[attachment]
         header = IpHeader.parse(packet)
         if isinstance(header, DropReason):
@@ -229,8 +261,8 @@ class Outbound:
             route.label,
             tc,
             stack,
-            body,
             label_class.outer(header.dscp),
+            body,
         )
 
     def _source_belongs(self, vrf: Vrf, attachment: str, source: bytes) -> bool:
@@ -286,7 +318,7 @@ def _next_lsr(vrf: Vrf | None, stack: tuple[LabelEntry, ...], packet: bytes) -> 
     return replace(top, ttl=top.ttl - 1), *stack[1:]
 
 
-def _next_hop(vrf: Vrf | None, header: IpHeader, packet: bytes) -> bytes | Drop:
+def _next_hop(vrf: Vrf | None, header: IpHeader | PlainHeader, packet: bytes) -> bytes | Drop:
     """The packet with its TTL one less, or TTL_EXPIRED. TTL 0 was wrongly sent and gets no answer."""
     if header.ttl > 1:
         return ip.decrement_ttl(packet)
@@ -304,8 +336,7 @@ def _time_exceeded(vrf: Vrf | None, packet: bytes) -> bytes | None:
 # --------------------------------------------------------------------------------------------------- inbound
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """An IP packet for a VRF. label and tc are those of the service label, None and 0 for plain IP.
 
     `stack`: labels in front of it, encoded, for an attachment that keeps them.
@@ -342,35 +373,31 @@ def check_inbound(
     if policy.map is None:
         return _deliver(policy.vrf or "", policy.label_class, None, 0, opened, vrfs)
 
-    stack = LabelStack.parse(opened, policy.map.depth[1])
-    if isinstance(stack, DropReason):
-        return _drop(policy, stack)
-    if len(stack) < policy.map.depth[0]:
-        return _drop(policy, DropReason.STACK_DEPTH)
-    found = _find_service_label(stack, policy.map.special)
+    found = _find_service(policy.map, opened)
     if isinstance(found, DropReason):
         return _drop(policy, found)
-    service, inner = found
-    owner = _find_owner(policy, policy.map, labels, service.label)
+    label, tc, ttl, stack_octets, inner = found
+    owner = _find_owner(policy, policy.map, labels, label)
     if owner is DropReason.LABEL_FOREIGN:
         addresses = f"from {outer_source} to {outer_destination}"
-        return _drop(policy, owner, _foreign_text(policy, labels.lookup(service.label), stack, addresses))
+        stack = LabelStack.parse(opened)
+        return _drop(policy, owner, _foreign_text(policy, labels.lookup(label), stack, addresses))
     if isinstance(owner, DropReason):
         return _drop(policy, owner)
 
-    body = opened[stack.octet_count :]
-    if not policy.map.tc >> service.tc & 1:
+    body = opened[stack_octets:]
+    if not policy.map.tc >> tc & 1:
         return _drop(policy, DropReason.TC)
-    if service.ttl == 0:
+    if ttl == 0:
         return _drop(policy, DropReason.TTL)
-    if service.ttl == 1:
+    if ttl == 1:
         reply = _time_exceeded(vrfs.get(owner.vrf), body)
         return Drop(DropReason.TTL_EXPIRED, owner.vrf, owner.label_class, policy.peer, reply)
     if not body or not owner.payload & _PAYLOAD_OF_VERSION.get(body[0] >> 4, 0):
         return _drop(policy, DropReason.PAYLOAD)
     if inner:
-        return _deliver_labelled(policy, owner, service, inner, body, vrfs.get(owner.vrf))
-    return _deliver(owner.vrf, owner.label_class, service.label, service.tc, body, vrfs)
+        return _deliver_labelled(policy, owner, label, tc, inner, body, vrfs.get(owner.vrf))
+    return _deliver(owner.vrf, owner.label_class, label, tc, body, vrfs)
 
 
 def check_cleartext(
@@ -424,6 +451,27 @@ def _open(
     if protocol == ip.UDP and not policy.admits_udp_ports(octets):
         return DropReason.UDP_HEADER
     return encapsulation.strip(protocol, octets, source, destination, policy.gre)
+
+
+def _find_service(
+    child_map: LabelMap, opened: bytes
+) -> tuple[int, int, int, int, tuple[LabelEntry, ...]] | DropReason:
+    """Label, TC and TTL of the service entry, the octets of the stack, and what stands below as below."""
+    least, most = child_map.depth
+    word = int.from_bytes(opened[:ENTRY_OCTETS], "big")
+    if least == 1 and word & _BOTTOM and word >> 12 >= FIRST_ORDINARY_LABEL and len(opened) >= ENTRY_OCTETS:
+        # One ordinary entry, as nearly every packet has: there is nothing to look for.
+        return word >> 12, word >> 9 & 7, word & 0xFF, ENTRY_OCTETS, ()
+    stack = LabelStack.parse(opened, most)
+    if isinstance(stack, DropReason):
+        return stack
+    if len(stack) < least:
+        return DropReason.STACK_DEPTH
+    found = _find_service_label(stack, child_map.special)
+    if isinstance(found, DropReason):
+        return found
+    service, inner = found
+    return service.label, service.tc, service.ttl, stack.octet_count, inner
 
 
 def _find_service_label(
@@ -483,7 +531,9 @@ def _find_owner(
     return owner if is_ours else DropReason.LABEL_FOREIGN
 
 
-def _foreign_text(policy: EgressPolicy, owner: LabelOwner | None, stack: LabelStack, addresses: str) -> str:
+def _foreign_text(
+    policy: EgressPolicy, owner: LabelOwner | None, stack: LabelStack | DropReason, addresses: str
+) -> str:
     named = f"VRF {policy.vrf} class {policy.label_class}" if policy.vrf is not None else "all VRFs"
     given = f"VRF {owner.vrf} class {owner.label_class} of peer {owner.peer}" if owner else "nobody"
     return (
@@ -500,7 +550,7 @@ def _deliver(
     vrfs: Mapping[str, Vrf],
 ) -> Delivery | Drop:
     """The last hop inside this PE: TTL as a router treats it, and no padding behind the packet."""
-    header = IpHeader.parse(packet)
+    header = PlainHeader.parse(packet) or IpHeader.parse(packet)
     if isinstance(header, DropReason):
         return Drop(header, vrf_name, label_class)
     vrf = vrfs.get(vrf_name)
@@ -516,7 +566,8 @@ def _deliver(
 def _deliver_labelled(
     policy: EgressPolicy,
     owner: LabelOwner,
-    service: LabelEntry,
+    label: int,
+    tc: int,
     inner: tuple[LabelEntry, ...],
     packet: bytes,
     vrf: Vrf | None,
@@ -535,4 +586,4 @@ def _deliver_labelled(
     if isinstance(entries, Drop):
         return entries
     stack = LabelStack(entries).encode()
-    return Delivery(owner.vrf, owner.label_class, service.label, service.tc, packet, stack)
+    return Delivery(owner.vrf, owner.label_class, label, tc, packet, stack)

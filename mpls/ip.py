@@ -5,7 +5,8 @@ Knows nothing of labels and VRFs. Everything read is bounded by the octets given
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Final, Self
+from struct import Struct
+from typing import Final, NamedTuple, Self
 
 from mpls.drops import DropReason
 
@@ -19,6 +20,8 @@ TCP: Final = 6
 UDP: Final = 17
 ICMPV6: Final = 58
 MAX_EXTENSION_HEADERS: Final = 8
+_PLAIN_IPV4: Final = Struct(">xBH2xHBB2x12s")
+_PLAIN_IPV6: Final = Struct(">IHBB36s")
 _PORT_PROTOCOLS: Final = frozenset({TCP, UDP, 33, 132, 136})  # DCCP, SCTP and UDP-Lite start alike
 _FRAGMENT: Final = 44
 _AUTHENTICATION: Final = 51
@@ -41,8 +44,7 @@ def pseudo_header(source: bytes, destination: bytes, protocol: int, octet_count:
     return source + destination + octet_count.to_bytes(4, "big") + bytes((0, 0, 0, protocol))
 
 
-@dataclass(frozen=True, slots=True)
-class IpHeader:
+class IpHeader(NamedTuple):
     """The fields of one IP packet that forwarding and policy look at. Addresses are packed: 4 or 16 octets.
 
     `protocol` is the upper-layer protocol behind `upper_offset` (for IPv6 after the extension headers);
@@ -153,6 +155,44 @@ class IpHeader:
             source_port,
             destination_port,
         )
+
+
+class PlainHeader(NamedTuple):
+    """The header of a packet as nearly all are: in one piece, with ports, without options or extension headers.
+
+    `ends`: both packed addresses, both ports. Two packets with equal `traffic_class`, `protocol` and `ends` are
+    one flow: all that policy and forwarding look at is equal but for `ttl`.
+    """
+
+    traffic_class: int
+    protocol: int
+    ends: bytes
+    total_octets: int
+    ttl: int
+
+    @property
+    def destination(self) -> bytes:
+        return self.ends[len(self.ends) // 2 - 2 : -4]
+
+    @classmethod
+    def parse(cls, packet: bytes) -> Self | None:
+        """A quick look that never disagrees with `IpHeader.parse`; None: that one has to look."""
+        if packet[:1] == b"E" and len(packet) >= _PLAIN_IPV4.size:
+            traffic_class, total_octets, fragment, ttl, protocol, ends = _PLAIN_IPV4.unpack_from(packet)
+            if (
+                fragment & 0x3FFF
+                or protocol not in _PORT_PROTOCOLS
+                or not _PLAIN_IPV4.size <= total_octets <= len(packet)
+                or int.from_bytes(packet[:IPV4_HEADER_OCTETS], "big") % 0xFFFF
+            ):
+                return None
+            return cls(traffic_class, protocol, ends, total_octets, ttl)
+        if len(packet) >= _PLAIN_IPV6.size and packet[0] >> 4 == 6:
+            word, payload_octets, protocol, ttl, ends = _PLAIN_IPV6.unpack_from(packet)
+            total_octets = IPV6_HEADER_OCTETS + payload_octets
+            if protocol in _PORT_PROTOCOLS and _PLAIN_IPV6.size <= total_octets <= len(packet):
+                return cls(word >> 20 & 0xFF, protocol, ends, total_octets, ttl)
+        return None
 
 
 def _ports(packet: bytes, offset: int, end: int, protocol: int) -> tuple[int | None, int | None]:

@@ -48,10 +48,13 @@ class Route:
 class ForwardingTable:
     """Routes, and who may serve what. Of equal prefixes the earlier peer of `preference` wins, then the name.
 
+    `version` changes with whatever may change an answer.
+
     `unlabelled`: the peers that carry plain IP packets (encapsulation none); their routes need no label.
     """
 
     def __init__(self, preference: Sequence[str] = (), unlabelled: Collection[str] = ()) -> None:
+        self.version = 0
         self._rank = {peer: number for number, peer in enumerate(preference)}
         self._unlabelled = frozenset(unlabelled)
         self._routes: dict[ClassKey, PrefixTable[tuple[Route, ...]]] = {}
@@ -68,6 +71,7 @@ class ForwardingTable:
         source: Source = "binding",
     ) -> None:
         """Install or move a route; a peer has one for a prefix of (VRF, class) from each source."""
+        self.version += 1
         table = self._routes.setdefault((vrf, label_class), PrefixTable())
         others = (r for r in table.get(prefix) or () if (r.peer, r.source) != (peer, source))
         route = Route(peer, prefix, label, source)
@@ -85,10 +89,12 @@ class ForwardingTable:
 
     def bind_vrf_label(self, peer: str, vrf: str, label_class: ClassId, label: int) -> None:
         """The label for static routes to this peer in (VRF, class) that name none."""
+        self.version += 1
         self._vrf_labels[peer, (vrf, label_class)] = label
 
     def unbind_vrf_label(self, peer: str, vrf: str, label_class: ClassId, label: int | None = None) -> None:
         """Forget it, only if it is still `label` when that is given. Unknown: nothing."""
+        self.version += 1
         key = peer, (vrf, label_class)
         if label in (None, self._vrf_labels.get(key)):
             self._vrf_labels.pop(key, None)
@@ -102,12 +108,14 @@ class ForwardingTable:
         for key in [key for key in self._routes if _concerns(key, vrf, label_class)]:
             for prefix in [prefix for prefix, _ in self._routes[key].items()]:
                 self._drop(key, prefix, is_meant)
+        self.version += 1
         for owner, key in list(self._vrf_labels):
             if owner == peer and _concerns(key, vrf, label_class):
                 del self._vrf_labels[owner, key]
 
     def add_candidate(self, peer: str, vrf: str, label_class: ClassId, prefix: Network) -> None:
         """The peer is authorised to announce inside this prefix: a packet for it may wait for a label."""
+        self.version += 1
         table = self._candidates.setdefault((vrf, label_class), PrefixTable())
         peers = {*(table.get(prefix) or ()), peer}
         table[prefix] = tuple(sorted(peers, key=self._peer_order))
@@ -166,6 +174,7 @@ class ForwardingTable:
         return ()
 
     def _drop(self, key: ClassKey, prefix: Network, is_meant: Callable[[Route], bool]) -> None:
+        self.version += 1
         table = self._routes.get(key)
         routes = table.get(prefix) if table is not None else None
         if table is None or routes is None:

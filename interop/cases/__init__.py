@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import demo, linux_pe, strongswan
+from . import certificates, demo, linux_pe, strongswan
 from .case import Case
 
-CASES: tuple[Case, ...] = (*demo.CASES, *linux_pe.CASES, *strongswan.CASES)
+CASES: tuple[Case, ...] = (*demo.CASES, *linux_pe.CASES, *strongswan.CASES, *certificates.CASES)

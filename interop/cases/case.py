@@ -18,9 +18,11 @@ from ..wire import (
     ChildNegotiation,
     EspPacket,
     IkeMessage,
+    IkeRekey,
     child_negotiations,
     esp_packets,
     ike_messages,
+    ike_rekeys,
     in_clear,
 )
 
@@ -79,6 +81,10 @@ class Evidence:
     @cached_property
     def children(self) -> list[ChildNegotiation]:
         return child_negotiations(self.packets)
+
+    @cached_property
+    def ike_rekeys(self) -> list[IkeRekey]:
+        return ike_rekeys(self.packets)
 
     @cached_property
     def clear(self) -> list[Packet]:

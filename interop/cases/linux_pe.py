@@ -5,23 +5,22 @@ Must not know: how our program does it.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import Any
 
 from ..capture import Capture
 from ..networks import Network
 from ..packages import kernel_root
-from ..peers.linux_pe import LinuxPe, received
+from ..peers.linux_pe import LinuxPe
 from ..peers.mplsec import Mplsec
 from ..peers.strongswan import Child, Connection
-from ..processes import run
 from ..wire import GRE, GRE_MPLS, MPLS_IN_IP
 from .case import (
     OUR_ADDRESS,
     OUR_CUSTOMER,
     PEER_ADDRESS,
-    PINGS,
     PSK,
     Case,
     Evidence,
@@ -32,6 +31,7 @@ from .case import (
     check_keys,
     require,
 )
+from .running import Running
 
 PEER_CUSTOMER = LinuxPe.customer
 OUR_LABEL, PEER_LABEL = 101, 102
@@ -42,6 +42,10 @@ class LinuxPeCase(Case):
 
     peer = "linux-pe"
     roots = (kernel_root(),)
+    our_child = their_child = "mpls"
+    start = "none"
+    more_settings = ""
+    """Lines of our [[peer]] beyond those that all these cases share."""
 
     def __init__(self, encapsulation: str, is_udp: bool, role: str) -> None:
         self.encapsulation, self.is_udp, self.role = encapsulation, is_udp, role
@@ -73,51 +77,58 @@ selectors = "plain"
 mode = "transport"
 encapsulation = "{self.encapsulation}"
 udp = "auto"
-start = "none"
-
+start = "{self.start}"
+{self.more_settings}
 [[peer.vrf]]
 name = "red"
 labels = {{ local = {OUR_LABEL}, peer = {PEER_LABEL}, routes = ["10.2.0.0/24"] }}
 """
 
-    def connection(self) -> Connection:
+    def children(self) -> tuple[Child, ...]:
+        """The children that charon knows."""
         selector = f"dynamic[{self.protocol}]"
-        child = Child("mpls", selector, selector)
-        addresses = (PEER_ADDRESS, OUR_ADDRESS, "pe2.example", "pe1.example")
-        return Connection(*addresses, PSK, (child,), encap=self.is_udp)
+        return (Child(self.their_child, selector, selector),)
 
-    def drive(self, lab: Lab) -> dict[str, Any]:
+    @contextmanager
+    def running(self, lab: Lab) -> Iterator[Running[LinuxPe]]:
         with ExitStack() as stack:
             network = stack.enter_context(Network())
             front_door, red = network.host("pe1", f"{OUR_ADDRESS}/24"), network.namespace("red")
-            folder = lab.folder / "pe2"
-            linux = LinuxPe(network, folder=folder, state=lab.state, encapsulation=self.encapsulation)
+            linux = self.machine(network, lab)
             stack.enter_context(linux)
             stack.enter_context(Capture(lab.capture, netns=network.wire, interface=network.bridge))
-            charon = linux.start_strongswan(self.connection())
+            names = (PEER_ADDRESS, OUR_ADDRESS, "pe2.example", "pe1.example")
+            charon = linux.start_strongswan(Connection(*names, PSK, self.children(), encap=self.is_udp))
             ours = Mplsec(lab.folder / "pe1", self.config(red), PSK, netns=front_door, state=lab.state)
             stack.enter_context(ours)
-            if self.role == "initiator":
-                ours.initiate("pe2")
-            else:
-                charon.initiate("mpls")
-            charon.wait_for_children(1)
-            ping = ["ping", "-c", str(PINGS), "-i", "0.2", "-W", "2", "-I", OUR_CUSTOMER, PEER_CUSTOMER]
-            facts: dict[str, Any] = {
-                "answers_to_us": received(run(ping, netns=red, check=False).stdout),
-                "answers_to_peer": linux.ping(OUR_CUSTOMER, count=PINGS),
-            }
-            charon.keys().write(lab.keys)
-            return facts | {
-                "peer_version": f"Linux {linux.kernel_version}, {charon.version}",
-                "our_version": ours.version,
-                "kernel_sas": [asdict(state) for state in linux.xfrm_states()],
-                "kernel_errors": linux.xfrm_errors(),
-                "keys_agree": charon.keys().agrees_with(ours.keys()),
-                "our_status": ours.status(),
-            }
+            yield Running(lab, red, linux, charon, ours)
+
+    def machine(self, network: Network, lab: Lab) -> LinuxPe:
+        folder = lab.folder / "pe2"
+        return LinuxPe(network, folder=folder, state=lab.state, encapsulation=self.encapsulation)
+
+    def drive(self, lab: Lab) -> dict[str, Any]:
+        with self.running(lab) as now:
+            now.bring_up(self.role, self.their_child)
+            return now.ping_both_ways() | self.facts(now)
+
+    def facts(self, now: Running[LinuxPe]) -> dict[str, Any]:
+        """What both sides say at the end, and what the peer's kernel counted."""
+        linux, facts = now.machine, now.facts()
+        return facts | {
+            "peer_version": f"Linux {linux.kernel_version}, {facts['peer_version']}",
+            "kernel_sas": [asdict(state) for state in linux.xfrm_states()],
+            "kernel_errors": linux.xfrm_errors(),
+        }
 
     def check(self, evidence: Evidence) -> list[str]:
+        seen = self.check_packets(evidence)
+        seen += check_both_ways(evidence, OUR_CUSTOMER, PEER_CUSTOMER)
+        self._check_kernel(evidence)
+        return [*seen, "the counters of the kernel's SAs equal the packets on the wire"]
+
+    def check_packets(self, evidence: Evidence) -> list[str]:
+        """What all cases with this peer share: who began; nothing but ESP of the form that was asked for."""
         seen = [check_initiator(evidence, self.role), check_decrypted(evidence), check_keys(evidence)]
         accepted = [child for child in evidence.children if child.is_accepted]
         require(accepted, "no child was negotiated")
@@ -131,14 +142,11 @@ labels = {{ local = {OUR_LABEL}, peer = {PEER_LABEL}, routes = ["10.2.0.0/24"] }
             require(packet.labels == [(label, 1)], f"not the single label {label} with S=1: {packet}")
             if self.protocol == GRE:
                 require(packet.gre_protocol == GRE_MPLS, f"not GRE protocol 0x8847: {packet}")
-        seen += check_both_ways(evidence, OUR_CUSTOMER, PEER_CUSTOMER)
-        self._check_kernel(evidence)
-        seen += [
+        return [
+            *seen,
             f"Child SA in transport mode for protocol {self.protocol}",
             f"next header {self.protocol}, label {PEER_LABEL} to the peer and {OUR_LABEL} from it, S=1",
-            "the counters of the kernel's SAs equal the packets on the wire",
         ]
-        return seen
 
     def _check_kernel(self, evidence: Evidence) -> None:
         """The peer's kernel took and sent through its SAs exactly the packets that are on the wire."""

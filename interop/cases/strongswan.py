@@ -8,17 +8,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from ..capture import Capture
 from ..networks import Network
 from ..packages import strongswan_root
 from ..peers.container import SwanContainer
-from ..peers.linux_pe import received
 from ..peers.mplsec import Mplsec
-from ..peers.strongswan import Child, Connection, StrongSwan
-from ..processes import run
+from ..peers.strongswan import Child, Connection
 from ..wire import CREATE_CHILD_SA, MPLS_IN_IP, TS_UNACCEPTABLE, ChildNegotiation, EspPacket
 from .case import (
     OUR_ADDRESS,
@@ -36,6 +33,7 @@ from .case import (
     check_pings,
     require,
 )
+from .running import Running
 
 SUITE = "trixie"
 PEER_CUSTOMER = SwanContainer.customer
@@ -50,39 +48,14 @@ EF = 0xB8  # the traffic class octet of DSCP ef
 LABELS = {"gold": (111, 112), "standard": (121, 122), "silver": (131, 132)}
 
 
-@dataclass(frozen=True)
-class Running:
-    """Both programs up, the wire being captured."""
-
-    lab: Lab
-    red: str
-    container: SwanContainer
-    charon: StrongSwan
-    ours: Mplsec
-
-    def ping(self, *, traffic_class: int = 0) -> int:
-        """Ping from our customer; how many answers came."""
-        options = ["-Q", str(traffic_class), "-c", str(PINGS), "-i", "0.2", "-W", "2", "-I", OUR_CUSTOMER]
-        return received(run(["ping", *options, PEER_CUSTOMER], netns=self.red, check=False).stdout)
-
-    def facts(self) -> dict[str, Any]:
-        """What both sides say at the end; the peer's keys go to the lab's folder."""
-        keys = self.charon.keys()
-        keys.write(self.lab.keys)
-        return {
-            "peer_version": self.charon.version,
-            "our_version": self.ours.version,
-            "keys_agree": keys.agrees_with(self.ours.keys()),
-            "peer_sas": self.charon.ike_sas(),
-            "our_status": self.ours.status(),
-        }
-
-
 class StrongSwanCase(Case):
     """Our VRF red on one side, charon in a container on the other."""
 
-    peer = f"strongswan-{SUITE}"
-    roots = (strongswan_root(SUITE),)
+    def __init__(self, what: str, role: str, suite: str = SUITE) -> None:
+        self.role, self.suite = role, suite
+        self.peer = f"strongswan-{suite}"
+        self.roots = (strongswan_root(suite),)
+        self.name = f"{'strongswan' if suite == SUITE else self.peer}-{what}-{role}"
 
     @abstractmethod
     def peer_settings(self) -> str:
@@ -93,6 +66,9 @@ class StrongSwanCase(Case):
         """The children that charon knows."""
 
     classes: tuple[str, ...] = ()
+    start = "none"
+    more_settings = ""
+    """Lines of our [[peer]] beyond those that all these cases share."""
 
     def config(self, red: str) -> str:
         """Our configuration; `red` is the namespace of the VRF's customers."""
@@ -118,15 +94,15 @@ ike = ["aes256gcm16-prfsha384-x25519"]
 esp = ["aes256gcm16"]
 mode = "tunnel"
 udp = "always"
-start = "none"
-{self.peer_settings()}"""
+start = "{self.start}"
+{self.more_settings}{self.peer_settings()}"""
 
     @contextmanager
-    def running(self, lab: Lab) -> Iterator[Running]:
+    def running(self, lab: Lab) -> Iterator[Running[SwanContainer]]:
         with ExitStack() as stack:
             network = stack.enter_context(Network())
             front_door, red = network.host("pe1", f"{OUR_ADDRESS}/24"), network.namespace("red")
-            container = SwanContainer(lab.daemon, network, folder=lab.folder / "pe2", suite=SUITE)
+            container = SwanContainer(lab.daemon, network, folder=lab.folder / "pe2", suite=self.suite)
             stack.enter_context(container)
             stack.enter_context(Capture(lab.capture, netns=network.wire, interface=network.bridge))
             names = (PEER_ADDRESS, OUR_ADDRESS, "pe2.example", "pe1.example")
@@ -134,6 +110,10 @@ start = "none"
             ours = Mplsec(lab.folder / "pe1", self.config(red), PSK, netns=front_door, state=lab.state)
             stack.enter_context(ours)
             yield Running(lab, red, container, charon, ours)
+
+    def facts(self, now: Running[SwanContainer]) -> dict[str, Any]:
+        """What both sides say at the end."""
+        return now.facts()
 
     def check_tunnel(self, evidence: Evidence) -> list[str]:
         """What these cases share: who began; nothing but UDP-encapsulated tunnel-mode ESP that opens."""
@@ -150,10 +130,10 @@ class IpTunnelCase(StrongSwanCase):
     """The simplest tunnel: a PSK, two subnets, IP inside."""
 
     feature = "PSK, tunnel mode between two subnets, plain IP inside"
+    our_child, their_child = "red", "net"
 
-    def __init__(self, role: str) -> None:
-        self.role = role
-        self.name = f"strongswan-ip-tunnel-{role}"
+    def __init__(self, role: str, suite: str = SUITE) -> None:
+        super().__init__("ip-tunnel", role, suite)
 
     def peer_settings(self) -> str:
         return """selectors = "plain"
@@ -165,27 +145,23 @@ accept = ["10.2.0.0/24"]
 """
 
     def children(self) -> tuple[Child, ...]:
-        return (Child("net", "10.2.0.0/24", "10.1.0.0/24", mode="tunnel"),)
+        return (Child(self.their_child, "10.2.0.0/24", "10.1.0.0/24", mode="tunnel"),)
 
     def drive(self, lab: Lab) -> dict[str, Any]:
         with self.running(lab) as now:
-            if self.role == "initiator":
-                now.ours.initiate("pe2")
-            else:
-                now.charon.initiate("net")
-            now.charon.wait_for_children(1)
-            answers = {
-                "answers_to_us": now.ping(),
-                "answers_to_peer": now.container.ping(OUR_CUSTOMER, count=PINGS),
-            }
-            return answers | now.facts()
+            now.bring_up(self.role, self.their_child)
+            return now.ping_both_ways() | now.facts()
 
     def check(self, evidence: Evidence) -> list[str]:
-        seen = self.check_tunnel(evidence)
+        seen = self.check_packets(evidence)
         require(any(child.is_accepted for child in evidence.children), "no child was negotiated")
+        return [*seen, *check_both_ways(evidence, OUR_CUSTOMER, PEER_CUSTOMER)]
+
+    def check_packets(self, evidence: Evidence) -> list[str]:
+        seen = self.check_tunnel(evidence)
         for packet in evidence.esp:
             require(packet.layers[:2] == ("ip", "icmp"), f"not IP and ICMP inside: {packet}")
-        return [*seen, *check_both_ways(evidence, OUR_CUSTOMER, PEER_CUSTOMER)]
+        return seen
 
 
 class SeclabelCase(StrongSwanCase):
@@ -244,23 +220,17 @@ class TwoClassesCase(SeclabelCase):
 
     feature = "two label classes by TS_SECLABEL (label_mode simple), MPLS-in-IP in tunnel mode"
 
-    def __init__(self, role: str) -> None:
-        self.role = role
-        self.name = f"strongswan-seclabel-{role}"
+    def __init__(self, role: str, suite: str = SUITE) -> None:
+        super().__init__("seclabel", role, suite)
 
     def drive(self, lab: Lab) -> dict[str, Any]:
         with self.running(lab) as now:
-            if self.role == "initiator":
-                now.ours.initiate("pe2")
-            else:
-                now.charon.initiate("gold")
-                now.charon.initiate("standard")
-            now.charon.wait_for_children(2)
-            now.container.answer_mpls(peer=OUR_END, labels={sent: taken for taken, sent in LABELS.values()})
+            now.bring_up(self.role, "gold", "standard")
+            now.machine.answer_mpls(peer=OUR_END, labels={sent: taken for taken, sent in LABELS.values()})
             answers = {
                 "gold_answers": now.ping(traffic_class=EF),
                 "standard_answers": now.ping(),
-                "answers_to_peer": now.container.ping_mpls(
+                "answers_to_peer": now.machine.ping_mpls(
                     peer=OUR_END, label=LABELS["standard"][0], target=OUR_CUSTOMER, count=PINGS
                 ),
             }
@@ -299,9 +269,8 @@ class WrongLabelCase(SeclabelCase):
 
     feature = "TS_SECLABEL that nobody knows: TS_UNACCEPTABLE, the IKE SA stays"
 
-    def __init__(self, role: str) -> None:
-        self.role = role
-        self.name = f"strongswan-wrong-label-{role}"
+    def __init__(self, role: str, suite: str = SUITE) -> None:
+        super().__init__("wrong-label", role, suite)
         self.classes = ("gold", "silver") if role == "initiator" else ("gold",)
         self.wrong = "silver" if role == "initiator" else "standard"
 
@@ -313,7 +282,7 @@ class WrongLabelCase(SeclabelCase):
                 now.charon.initiate("gold")
                 said = now.charon.try_to_initiate(self.wrong)
             now.charon.wait_for_children(1)
-            now.container.answer_mpls(peer=OUR_END, labels={sent: taken for taken, sent in LABELS.values()})
+            now.machine.answer_mpls(peer=OUR_END, labels={sent: taken for taken, sent in LABELS.values()})
             now.charon.rekey("gold")
             now.charon.wait_for_children(1)
             answers = {"gold_answers": now.ping(traffic_class=EF), "said": said}

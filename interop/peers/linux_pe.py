@@ -80,15 +80,32 @@ ip route add vrf red 10.1.0.0/24 encap mpls 101 dev tunnel
             self.stop()
             raise
 
+    def separate_classes(self, labels: dict[str, tuple[int, int]], marks: dict[str, int], peer: str) -> None:
+        """Two classes, by the DSCP of the customer's packet, each by a tunnel device that marks what it sends.
+
+        labels   of gold and standard: (label to the peer, label on arrival)
+        marks    by which the outbound IPsec policies tell the two devices' packets apart
+        Gold is what a customer sends with DSCP EF: a route for TOS 0x18, since the kernel looks at the bits
+        0x1c of the octet alone. The second device to the same peer has to be bound to a link.
+        """
+        self.sh(f"""set -e
+ip link set tunnel type ipip fwmark {marks["standard"]:#x}
+ip link add gold type ipip mode mplsip local {self.address} remote {peer} dev vec0 ttl 64 fwmark {marks["gold"]:#x}
+ip link set gold up mtu 1400
+sysctl -qw net.mpls.conf.gold.input=1
+for label in {labels["gold"][1]} {labels["standard"][1]}; do ip -f mpls route add $label dev red; done
+ip route replace vrf red 10.1.0.0/24 encap mpls {labels["standard"][0]} dev tunnel
+ip route add vrf red 10.1.0.0/24 tos 0x18 encap mpls {labels["gold"][0]} dev gold
+""")
+
     def start_strongswan(self, connection: Connection) -> StrongSwan:
         return StrongSwan(self, connection)
 
-    def ping(self, address: str, *, count: int = 3) -> int:
+    def ping(self, address: str, *, count: int = 3, traffic_class: int = 0, wait_s: int = 2) -> int:
         """Ping from the customer; how many answers came."""
+        options = f"-Q {traffic_class} -c {count} -i 0.2 -W {wait_s}"
         return received(
-            self.sh(
-                f"ip netns exec customer ping -c {count} -i 0.2 -W 2 {address}", check=False, timeout_s=20
-            )
+            self.sh(f"ip netns exec customer ping {options} {address}", check=False, timeout_s=20)
         )
 
     def xfrm_states(self) -> list[XfrmState]:
@@ -104,6 +121,12 @@ ip route add vrf red 10.1.0.0/24 encap mpls 101 dev tunnel
 def received(output: str) -> int:
     """How many answers a run of ping had."""
     found = re.search(r"(\d+) received", output)
+    return int(found[1]) if found else 0
+
+
+def transmitted(output: str) -> int:
+    """How many requests a run of ping sent."""
+    found = re.search(r"(\d+) packets transmitted", output)
     return int(found[1]) if found else 0
 
 

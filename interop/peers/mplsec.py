@@ -26,16 +26,25 @@ class Mplsec:
         state.mkdir(parents=True, exist_ok=True)
         self.log = folder / "mplsec.log"
         self._netns = netns
-        self._keys = folder / "keys"
+        self._folder = folder
+        self._starts = 0
         self._config = folder / "mplsec.toml"
         self._control = state / "control.sock"  # not in the folder: the path of a Unix socket is short
-        self._config.write_text(config)
+        # Kept over a restart of ours, but not from one case to the next.
+        self._config.write_text(config.replace("[endpoint]\n", f'[endpoint]\nstate_dir = "{folder}/state"\n'))
         secret = folder / "peer.psk"
         secret.touch(mode=0o600)
         secret.write_text(psk + "\n")
 
     def __enter__(self) -> Mplsec:
-        arguments = ("run", self._config, "--control", self._control, "--keys", self._keys)
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Run it, with a key folder of its own, until it answers."""
+        self._starts += 1
+        keys = self._folder / f"keys-{self._starts}"
+        arguments = ("run", self._config, "--control", self._control, "--keys", keys)
         self._process = Background([COMMAND, *arguments], log=self.log, netns=self._netns)
 
         def is_up() -> bool:
@@ -47,7 +56,10 @@ class Mplsec:
         except BaseException:
             self._process.stop()
             raise
-        return self
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self._process.stop(first=signal.SIGKILL)
 
     def __exit__(self, kind: object, *_: object) -> None:
         was_running = self._process.is_running()
@@ -72,13 +84,31 @@ class Mplsec:
         done = self._run("initiate", peer, check=False)
         return done.stdout + done.stderr
 
+    def rekey(self, peer: str, child: str | None = None) -> str:
+        """`mplsec rekey PEER`: a child, or without a name the IKE SA."""
+        return self._command("rekey", peer, *(("--child", child) if child else ("--ike",)))
+
+    def terminate(self, peer: str, child: str | None = None) -> str:
+        """`mplsec terminate PEER`: a child, or without a name the IKE SA."""
+        return self._command("terminate", peer, *(("--child", child) if child else ()))
+
+    def children(self) -> list[dict[str, Any]]:
+        """The Child SAs in use, as `mplsec status` tells them."""
+        return in_use(self.status())
+
+    def ike_sas(self) -> list[dict[str, Any]]:
+        """The IKE SAs, as `mplsec status` tells them."""
+        return [session for peer in self.status()["peers"] for session in peer["sessions"]]
+
     def status(self) -> Any:
         """`mplsec status --json`."""
         return json.loads(self._command("status", "--json"))
 
     def keys(self) -> KeyTables:
-        """What it wrote for Wireshark."""
-        return KeyTables.read(self._keys)
+        """What it wrote for Wireshark, every run of it."""
+        tables = [KeyTables.read(self._folder / f"keys-{n}") for n in range(1, self._starts + 1)]
+        ike = tuple(keys for table in tables for keys in table.ike)
+        return KeyTables(ike, tuple(key for table in tables for key in table.esp))
 
     def _command(self, name: str, *arguments: str) -> str:
         return self._run(name, *arguments).stdout
@@ -86,3 +116,8 @@ class Mplsec:
     def _run(self, name: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         argv: list[str | Path] = [COMMAND, name, *arguments, "--control", self._control]
         return run(argv, netns=self._netns, timeout_s=45, check=check)
+
+
+def in_use(status: Any) -> list[dict[str, Any]]:
+    """The Child SAs of a status document on which we send."""
+    return [child for peer in status["peers"] for child in peer["children"] if child["sending"]]

@@ -41,14 +41,17 @@ class Child:
     mode: str = "transport"
     label: str | None = None
     esp_proposals: str = "aes256gcm16-x25519,aes256gcm16"
+    more: tuple[str, ...] = ()
+    """Further settings, one an entry."""
 
     def text(self) -> str:
         label = f"label = {self.label}\n      label_mode = simple\n      " if self.label else ""
+        more = "".join(f"{setting}\n      " for setting in self.more)
         return f"""{self.name} {{
       mode = {self.mode}
       local_ts = {self.local_ts}
       remote_ts = {self.remote_ts}
-      {label}esp_proposals = {self.esp_proposals}
+      {label}{more}esp_proposals = {self.esp_proposals}
     }}"""
 
 
@@ -100,16 +103,17 @@ def daemon_configuration(plugins: str) -> str:
   {plugins}
   filelog {{ log {{
     path = /share/charon.log
-    append = no
+    append = yes
     flush_line = yes
     default = 1
     ike = 4
     chd = 4
     cfg = 2
     knl = 2
+    mgr = 2
   }} }}
 }}
-swanctl {{ load = random openssl pem pkcs1 pubkey x509 }}
+swanctl {{ load = random openssl pem pkcs1 pkcs8 pubkey x509 }}
 """
 
 
@@ -123,8 +127,7 @@ class StrongSwan:
         self.log = machine.share / "charon.log"
         (machine.share / "strongswan.conf").write_text(daemon_configuration(plugins))
         (machine.share / "swanctl.conf").write_text(connection.text())
-        machine.sh(f"{SETTINGS} setsid /usr/lib/ipsec/charon >/share/charon.out 2>&1 &")
-        self._load()
+        self.start()
 
     @property
     def version(self) -> str:
@@ -143,9 +146,26 @@ class StrongSwan:
         """The same, when it is expected to be refused: what was reported, whatever the outcome."""
         return self._swanctl(f"--initiate --child {child} --timeout 10", check=False)
 
-    def rekey(self, child: str) -> str:
-        """Rekey a child: an exchange in the IKE SA that there is."""
-        return self._swanctl(f"--rekey --child {child}")
+    def rekey(self, child: str | None = None) -> str:
+        """Rekey a child, or without a name the IKE SA; it only begins."""
+        return self._swanctl(f"--rekey --child {child}" if child else "--rekey --ike peer")
+
+    def terminate(self, child: str | None = None) -> str:
+        """Delete a child, or without a name the IKE SA, and wait for the answer."""
+        what = f"--child {child}" if child else "--ike peer"
+        return self._swanctl(f"--terminate {what} --timeout 10")
+
+    def start(self) -> None:
+        """Run charon and hand it the configuration."""
+        self.machine.sh(f"{SETTINGS} setsid /usr/lib/ipsec/charon >>/share/charon.out 2>&1 &")
+        self._load()
+
+    def kill(self) -> None:
+        """End charon as a crash does, and wait until it is gone (a zombie has no `exe`)."""
+        self.machine.sh(
+            "pid=$(cat /run/charon.pid); kill -9 $pid; while [ -e /proc/$pid/exe ]; do sleep 0.05; done\n"
+            "rm -f /run/charon.pid /run/charon.vici"
+        )
 
     def ike_sas(self) -> list[dict[str, object]]:
         """The IKE SAs with their `child-sas`, in the words of charon's own control protocol."""
@@ -153,12 +173,7 @@ class StrongSwan:
 
     def child_sas(self) -> list[dict[str, object]]:
         """All Child SAs that are INSTALLED."""
-        found = []
-        for ike in self.ike_sas():
-            children = ike.get("child-sas")
-            if isinstance(children, dict):
-                found += [child for child in children.values() if child.get("state") == "INSTALLED"]
-        return found
+        return installed(self.ike_sas())
 
     def wait_for_children(self, count: int, *, timeout_s: float = 20) -> list[dict[str, object]]:
         """Wait until `count` Child SAs are INSTALLED."""
@@ -192,6 +207,13 @@ class StrongSwan:
             raise LabError(f"{error}\n{answers[-1]}\n{tail_of(self.log)}") from error
 
 
+def installed(ike_sas: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The Child SAs of IKE SAs that are INSTALLED."""
+    children = [ike.get("child-sas") for ike in ike_sas]
+    found = [child for tree in children if isinstance(tree, dict) for child in tree.values()]
+    return [child for child in found if child.get("state") == "INSTALLED"]
+
+
 def parse_sas(raw: str) -> list[dict[str, object]]:
     """`swanctl --list-sas --raw` as dictionaries: `name {key=value … name {…} … name=[a b]}`."""
     sas: list[dict[str, object]] = []
@@ -222,12 +244,15 @@ def keys_from_log(log: str) -> KeyTables:
 
     The dumps come in the order of the derivation: SK_ei and SK_er, later the octets to be authenticated,
     which begin with the header and so with both SPIs; for a child the keys of initiator and responder, then
-    the SPIs with their direction. Whose key protects which direction follows from who began the exchange.
+    the SPIs with their direction. An IKE SA that replaces another authenticates nothing: charon's number for it
+    leads from its keys to the SPIs under which it is kept. Whose key protects which
+    direction follows from who began the exchange.
     """
     lines = log.splitlines()
     ike: list[IkeKeys] = []
     esp: list[EspKey] = []
     secret: dict[str, bytes] = {}
+    successors: dict[str, tuple[bytes, bytes]] = {}
     is_initiator = True
     for number, line in enumerate(lines):
         if found := re.search(r"parsed (?:IKE_AUTH|CREATE_CHILD_SA) (request|response)", line):
@@ -240,6 +265,15 @@ def keys_from_log(log: str) -> KeyTables:
             header = _dump(lines, number)[:16]
             if any(header[8:]):  # the responder's SPI is zero in the first message
                 ike.append(IkeKeys(header[:8], header[8:], secret.pop("Sk_ei"), secret.pop("Sk_er")))
+        elif found := re.search(r"IKE_SA \w+\[(\d+)\] state change: CONNECTING => ESTABLISHED", line):
+            if {"Sk_ei", "Sk_er"} <= secret.keys():
+                successors[found[1]] = (secret.pop("Sk_ei"), secret.pop("Sk_er"))
+        elif found := re.search(
+            r"checkin IKEv2 SA \w+\[(\d+)\] with SPIs ([0-9a-f]{16})_i ([0-9a-f]{16})_r", line
+        ):
+            if found[1] in successors:
+                spis = (bytes.fromhex(found[2]), bytes.fromhex(found[3]))
+                ike.append(IkeKeys(*spis, *successors.pop(found[1])))
         elif (found := re.search(r"adding (inbound|outbound) ESP SA", line)) and {
             "initiator",
             "responder",

@@ -463,9 +463,9 @@ def three_children() -> list[Child]:
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0, 0xB8])), max_size=60))
 def test_runs_keep_the_order_and_never_mix_children_or_tos(steps: list[tuple[int, int]]) -> None:
     sent = Sent()
-    runs = _Runs(sent)
+    runs = _Runs(lambda run, payloads: sent.send_esp(run.child.path, payloads, udp=False, tos=run.tos))
     for number, (which, tos) in enumerate(steps):
-        runs.add(three_children()[which], tos, b"%d" % number)
+        runs.add(three_children()[which], tos, 137, b"%d" % number)
     runs.flush()
     runs.flush()
     flat = [(peer, tos, packet) for peer, tos, packets in sent.runs for packet in packets]

@@ -1,0 +1,143 @@
+"""Cases with certificates against strongSwan in a container: both ends sign (RFC 7427), both send their chain.
+
+Must not know: how our program does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ..capture import Capture
+from ..networks import Network
+from ..peers.container import SwanContainer
+from ..peers.mplsec import Mplsec
+from ..peers.strongswan import Connection
+from ..pki import certify
+from ..wire import IKE_AUTH
+from .case import (
+    OUR_ADDRESS,
+    OUR_CUSTOMER,
+    PEER_ADDRESS,
+    PSK,
+    Evidence,
+    Lab,
+    check_pings,
+    require,
+)
+from .running import Running
+from .strongswan import PEER_CUSTOMER, IpTunnelCase
+
+CERT, CERTREQ, AUTH = 37, 38, 39
+SIGNATURE_HASH_ALGORITHMS = 16431
+DIGITAL_SIGNATURE = 14
+X509_SIGNATURE = 4
+# The AlgorithmIdentifier that goes with a key, and the beginning of it for RSA: we use PSS, charon PKCS#1 v1.5.
+OUR_ALGORITHM = {
+    "p384": "300a06082a8648ce3d040303",
+    "ed25519": "300506032b6570",
+    "rsa": "304606092a864886f70d01010a",
+}
+PEER_ALGORITHM = OUR_ALGORITHM | {"rsa": "300d06092a864886f70d01010b0500"}
+
+
+@dataclass(frozen=True)
+class SignedConnection(Connection):
+    """The same connection, with certificates in /share instead of the pre-shared key."""
+
+    def text(self) -> str:
+        connections, _, _ = super().text().partition("secrets {")
+        local, remote = (
+            "auth = pubkey\n    certs = /share/pe2.pem",
+            "auth = pubkey\n    cacerts = /share/ca.pem",
+        )
+        return connections.replace("auth = psk", local, 1).replace("auth = psk", remote, 1)
+
+
+class CertificateCase(IpTunnelCase):
+    """The simplest tunnel, but both ends prove by certificate who they are; ours hangs on an intermediate CA."""
+
+    def __init__(self, ours: str, theirs: str, role: str) -> None:
+        super().__init__(role)
+        self.ours, self.theirs = ours, theirs
+        self.name = f"strongswan-certificates-{ours}-{theirs}-{role}"
+        self.feature = f"certificates: {ours} (ours) and {theirs} (the peer's), RFC 7427, chain of two sent"
+
+    def config(self, red: str) -> str:
+        auth = '{ certificate = "pe1.pem", key_file = "pe1.key", ca = "ca.pem" }'
+        return super().config(red).replace('{ psk_file = "peer.psk" }', auth)
+
+    @contextmanager
+    def running(self, lab: Lab) -> Iterator[Running[SwanContainer]]:
+        root = certify("Root", "p384", is_ca=True)
+        middle = certify("Middle", "p384", root, is_ca=True)
+        ours, theirs = certify("pe1.example", self.ours, middle), certify("pe2.example", self.theirs, root)
+        with ExitStack() as stack:
+            network = stack.enter_context(Network())
+            front_door, red = network.host("pe1", f"{OUR_ADDRESS}/24"), network.namespace("red")
+            container = SwanContainer(lab.daemon, network, folder=lab.folder / "pe2", suite=self.suite)
+            stack.enter_context(container)
+            stack.enter_context(Capture(lab.capture, netns=network.wire, interface=network.bridge))
+            write(lab, "pe1", {"pe1.pem": ours.pem + middle.pem, "pe1.key": ours.key_pem, "ca.pem": root.pem})
+            write(lab, "pe2", {"pe2.pem": theirs.pem, "pe2.key": theirs.key_pem, "ca.pem": root.pem})
+            # Where swanctl looks for keys depends on its version: beside --file, or in its own folder.
+            container.sh(
+                "for d in /etc/swanctl /share; do mkdir -p $d/private && cp /share/pe2.key $d/private/; done"
+            )
+            names = (PEER_ADDRESS, OUR_ADDRESS, "pe2.example", "pe1.example")
+            charon = container.start_strongswan(SignedConnection(*names, PSK, self.children(), encap=True))
+            program = Mplsec(lab.folder / "pe1", self.config(red), PSK, netns=front_door, state=lab.state)
+            stack.enter_context(program)
+            yield Running(lab, red, container, charon, program)
+
+    def drive(self, lab: Lab) -> dict[str, Any]:
+        with self.running(lab) as now:
+            now.bring_up(self.role, self.their_child)
+            return {"answers_to_us": now.ping()} | now.facts()
+
+    def check(self, evidence: Evidence) -> list[str]:
+        seen = self.check_packets(evidence)
+        check_pings(evidence, OUR_CUSTOMER, PEER_CUSTOMER, OUR_ADDRESS)
+        inits = [message for message in evidence.ike if message.exchange == 34]
+        for message in inits:
+            require(SIGNATURE_HASH_ALGORITHMS in message.notifies, f"{message.source} announced no hashes")
+        for source, algorithm, count in (
+            (OUR_ADDRESS, OUR_ALGORITHM[self.ours], 2),
+            (PEER_ADDRESS, PEER_ALGORITHM[self.theirs], 1),
+        ):
+            seen.append(check_proof(evidence, source, algorithm, count))
+        return seen
+
+
+def check_proof(evidence: Evidence, source: str, algorithm: str, count: int) -> str:
+    """`source` sent `count` X.509 certificates, and a digital signature by this AlgorithmIdentifier."""
+    sent = [message for message in evidence.ike if message.exchange == IKE_AUTH and message.source == source]
+    require(len(sent) == 1, f"{source} sent {len(sent)} IKE_AUTH messages")
+    auth = sent[0].payload(AUTH)
+    octets = auth.octets if auth else b""
+    require(
+        octets[4:5] == bytes([DIGITAL_SIGNATURE]), f"{source} proved itself by method {octets[4:5].hex()}"
+    )
+    identifier = octets[9 : 9 + octets[8]].hex()
+    require(identifier.startswith(algorithm), f"{source} signed by {identifier}")
+    encodings = [payload.octets[4] for payload in sent[0].payloads if payload.type == CERT]
+    require(encodings == [X509_SIGNATURE] * count, f"{source} sent the certificates {encodings}")
+    return f"{source}: {count} X.509 certificates, AUTH method 14 by {identifier}"
+
+
+def write(lab: Lab, folder: str, files: dict[str, str]) -> None:
+    """Files of one side, for the owner alone."""
+    for name, content in files.items():
+        path = lab.folder / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(content)
+
+
+CASES: tuple[CertificateCase, ...] = tuple(
+    CertificateCase(ours, theirs, role)
+    for ours, theirs in (("p384", "p384"), ("rsa", "ed25519"), ("ed25519", "rsa"))
+    for role in ("initiator", "responder")
+)
