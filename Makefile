@@ -1,10 +1,10 @@
-# make demo | test | interop | lock | clean      (see README.md)
+# make demo | test | interop | bench | lock | clean      (see README.md)
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint types interop lock clean
+.PHONY: demo test lint types interop bench lock clean
 
 demo: $(VENV)/.run
 	@$(BIN)/mplsec demo
@@ -21,6 +21,11 @@ types: $(VENV)/.dev
 
 interop: $(VENV)/.dev
 	@$(BIN)/python -m interop
+
+# As root; figures of one machine and one run: quote the ratios.
+bench: $(VENV)/.dev
+	@$(BIN)/python -m tests.benchmarks.bench_esp
+	@$(BIN)/python -m tests.benchmarks.bench_dataplane
 
 # The environment. requirements.lock holds what running needs, requirements-dev.lock that and the test tools.
 $(VENV)/.python:

@@ -222,6 +222,7 @@ def test_gre_child_delivers_and_drops_by_the_gre_header() -> None:
     assert reason(gre_policy(gre=GreOptions(key=7)), keyed + mpls(100), 47) is None
     assert reason(gre_policy(), bytes.fromhex("00000800") + body(), 47) is DropReason.NOT_MPLS
     assert reason(gre_policy(), plain, 47) is DropReason.STACK_TRUNCATED
+    assert reason(gre_policy(), plain + bytes.fromhex("100100"), 47) is DropReason.STACK_TRUNCATED
 
 
 def udp(source_port: int, destination_port: int = 6635) -> bytes:
