@@ -85,6 +85,15 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--control", type=Path, metavar="SOCKET", default=DEFAULT_SOCKET)
         command.add_argument("--json", action="store_true", help="print one JSON document")
 
+    peer = add("peer", _peer, "run a script as IKE peer, right or wrong, against a gateway")
+    peer.add_argument("script", metavar="SCRIPT", help="a file, or the name of a shipped script (see --list)")
+    peer.add_argument(
+        "config", type=Path, metavar="CONFIG", help="who we are, and which [[peer]] is the gateway"
+    )
+    peer.add_argument("--peer", metavar="NAME", help="the gateway, if CONFIG has several peers")
+    peer.add_argument("--json", action="store_true", help="print one JSON document")
+    peer.add_argument("--list", action=_ListScripts, help="print the shipped scripts and end")
+
     add("genkey", _genkey, "print a new pre-shared key of 256 bits")
     add("version", _version, "print the version")
     return parser
@@ -159,6 +168,31 @@ def _peer_command(name: str) -> Callable[[argparse.Namespace], int]:
         return 0
 
     return command
+
+
+class _ListScripts(argparse.Action):
+    """`mplsec peer --list`, without the arguments that running a script needs."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from endpoint.peer import load_script, shipped_scripts
+
+        for name in shipped_scripts():
+            print(f"{name:20} {load_script(name).title}")
+        parser.exit()
+
+
+def _peer(options: argparse.Namespace) -> int:
+    from endpoint.peer import ScriptFileError, load_script, run_peer
+
+    try:
+        script = load_script(options.script)
+        return run_peer(script, load_config(options.config), options.peer, as_json=options.json)
+    except ScriptFileError as error:
+        print(f"mplsec peer: {error}", file=sys.stderr)
+        return 2
 
 
 def _genkey(_: argparse.Namespace) -> int:
