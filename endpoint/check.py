@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from endpoint.config import ANY_ADDRESS, Config, PeerConfig, PeerVrfConfig, Problem, Udp
+from endpoint.config import ANY_ADDRESS, Config, LifetimeConfig, PeerConfig, PeerVrfConfig, Problem, Udp
 from endpoint.tables import build_crypto_map
 from esp.transforms import Transform, transform_for
 from ike.numbers import TransformType
@@ -58,6 +58,8 @@ class CheckReport:
     budgets: tuple[BudgetRow, ...]
     too_large: tuple[str, ...]
     """Attachments whose fixed MTU is more than a peer of their VRF can carry, each a sentence."""
+    lifetimes: tuple[tuple[str, LifetimeConfig], ...]
+    """Of each peer's SAs."""
 
 
 def check_report(config: Config) -> CheckReport:
@@ -69,6 +71,7 @@ def check_report(config: Config) -> CheckReport:
         build_crypto_map(config).describe(),
         budgets,
         tuple(_too_large(config, budgets)),
+        tuple((peer.name, peer.lifetime) for peer in config.peers),
     )
 
 
@@ -83,6 +86,11 @@ def render_check(config: Config) -> str:
         console.print(f"warning: {sentence}", soft_wrap=True)
     console.print("Crypto map: the first rule that matches decides")
     console.print(_crypto_map_table(report.crypto_map))
+    if report.lifetimes:
+        console.print(
+            "Lifetimes: an SA is rekeyed at the first, up to a tenth earlier, and ended at the second"
+        )
+        console.print(_lifetime_table(report.lifetimes))
     for (peer, columns), serves in _budget_groups(report.budgets).items():
         esp = ", ".join(dict.fromkeys(text for _, text, _ in columns))
         console.print(f"MTU budget toward {peer} for {', '.join(serves)} ({esp})", soft_wrap=True)
@@ -165,6 +173,27 @@ def _crypto_map_table(rows: Iterable[Row]) -> Table:
     for row in rows:
         table.add_row(str(row.number), *(Text(text) for text in (row.name, row.match, row.action, row.note)))
     return table
+
+
+def _lifetime_table(rows: Iterable[tuple[str, LifetimeConfig]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("peer", "Child SA", "octets each way", "packets each way", "IKE SA"):
+        table.add_column(heading)
+    for peer, one in rows:
+        table.add_row(
+            peer,
+            _soft_and_hard(one.child_rekey_s, one.child_hard_s, " s"),
+            _soft_and_hard(one.child_rekey_octets, one.child_hard_octets),
+            _soft_and_hard(one.child_rekey_packets, one.child_hard_packets),
+            _soft_and_hard(one.ike_rekey_s, one.ike_hard_s, " s"),
+        )
+    return table
+
+
+def _soft_and_hard(soft: float | None, hard: float | None, unit: str = "") -> str:
+    if soft is None and hard is None:
+        return "no end"
+    return " / ".join("no end" if one is None else f"{one:.15g}{unit}" for one in (soft, hard))
 
 
 def _budget_groups(rows: Iterable[BudgetRow]) -> dict[tuple[str, tuple[BudgetColumn, ...]], list[str]]:

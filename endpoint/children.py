@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from endpoint.config import Config
+from endpoint.lifetime import SoftLifetime, hard_lifetime
 from endpoint.plan import ChildPlan, PeerPlan, Serves
 from esp.engine import InboundSad
 from esp.sa import InboundSa, OutboundSa
@@ -32,7 +33,7 @@ class Child:
 
     may_send    False while the child that it replaces is still the one to send on (RFC 7296 2.8)
     path        where its packets go; it follows the peer's address
-    sequence_low  the sequence number from which on a successor is asked for
+    soft        when a successor is asked for because of what went through
     retires_at  closed, and kept only to receive what is still under way
     drops       what this child's packets were dropped for, by `esp` and by `mpls`
     """
@@ -49,7 +50,7 @@ class Child:
     budget: mtu.Budget
     may_send: bool
     path: Path
-    sequence_low: int
+    soft: SoftLifetime
     retires_at: float | None = None
     drops: Counter[str] = field(default_factory=Counter)
 
@@ -68,13 +69,21 @@ class Child:
         return _map_of(self.sa.peer_ts)
 
 
-def install(config: Config, plan: PeerPlan, session: int, sa: ChildSa, *, may_send: bool) -> Child:
-    """Everything that one Child SA needs. EspError for a transform or key that `esp` does not know."""
+def install(
+    config: Config, plan: PeerPlan, session: int, sa: ChildSa, *, may_send: bool, early: float = 0.0
+) -> Child:
+    """Everything that one Child SA needs. EspError for a transform or key that `esp` does not know.
+
+    `early`, 0 to 1: how much of the jitter its soft lifetime ends earlier.
+    """
     kind = plan.child(sa.name)
     if kind is None:
         raise LookupError(f"peer {plan.peer.name} has no child {sa.name}")
     transform = esp_transform(sa.proposal)
-    outbound = OutboundSa(sa.spi_out, transform, *sa.keys_out, esn=sa.esn)
+    packets, octets = hard_lifetime(plan.peer.lifetime)
+    outbound = OutboundSa(
+        sa.spi_out, transform, *sa.keys_out, esn=sa.esn, hard_packets=packets, hard_octets=octets
+    )
     inbound_map = _map_of(sa.local_ts)
     wrapping = plan.peer.encapsulation
     plain_map = None if wrapping is encapsulation.Encapsulation.NONE else PlainMap(wrapping.mask)
@@ -89,7 +98,9 @@ def install(config: Config, plan: PeerPlan, session: int, sa: ChildSa, *, may_se
         plan=plan,
         kind=kind,
         sa=sa,
-        inbound=InboundSa(sa.spi_in, transform, *sa.keys_in, esn=sa.esn),
+        inbound=InboundSa(
+            sa.spi_in, transform, *sa.keys_in, esn=sa.esn, hard_packets=packets, hard_octets=octets
+        ),
         outbound=outbound,
         policy=EgressPolicy(
             peer=plan.peer.name,
@@ -111,7 +122,7 @@ def install(config: Config, plan: PeerPlan, session: int, sa: ChildSa, *, may_se
         budget=_budget(plan, sa, transform, wrapping, mode),
         may_send=may_send,
         path=sa.path,
-        sequence_low=outbound.last_sequence // 4 * 3,
+        soft=SoftLifetime(plan.peer.lifetime, outbound, early),
     )
 
 

@@ -57,8 +57,8 @@ class Owner(Protocol):
     def on_inbound(self, child: Child, now: float) -> None:
         """Authentic traffic came in on this child."""
 
-    def on_sequence_low(self, child: Child, now: float) -> None:
-        """Most of the child's sequence numbers are used."""
+    def on_lifetime(self, child: Child, now: float) -> None:
+        """The child's lifetime in packets or octets has come, the soft or the hard one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +197,16 @@ class DataPlane:
             self._underlay.send_esp(child.path, packets, udp=child.sa.udp_encapsulation, tos=run.tos)
         unsent = len(payloads) - len(packets)
         if unsent:
-            self.drops[EspDropReason.SEQUENCE_EXHAUSTED] += unsent
-            child.drops[EspDropReason.SEQUENCE_EXHAUSTED] += unsent
-        if child.outbound.sequence >= child.sequence_low:
-            # Asked again after a sixteenth of all numbers, should the rekey come to nothing.
-            child.sequence_low = child.outbound.sequence + child.outbound.last_sequence // 16
-            self._owner.on_sequence_low(child, now)
+            expired = child.outbound.has_expired
+            reason = EspDropReason.LIFETIME if expired else EspDropReason.SEQUENCE_EXHAUSTED
+            self.drops[reason] += unsent
+            child.drops[reason] += unsent
+        self._check_lifetime(child, now)
+
+    def _check_lifetime(self, child: Child, now: float) -> None:
+        if child.soft.has_come(child.inbound, child.outbound):
+            child.soft.put_off(child.inbound, child.outbound)
+            self._owner.on_lifetime(child, now)
 
     def _wait(
         self,
@@ -263,6 +267,7 @@ class DataPlane:
             if spi not in heard:
                 heard.add(spi)
                 self._owner.on_inbound(child, now)
+                self._check_lifetime(child, now)
             outcome = check_inbound(
                 child.policy,
                 self._labels,

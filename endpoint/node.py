@@ -114,6 +114,7 @@ class Node:
         """Called with (peer, child or None, one line) for every IKE SA or child that we could not have."""
         self._observers = observers
         self._underlay = underlay
+        self._entropy = entropy
         self._epoch = epoch
         self._sessions: dict[int, str] = {}
         """The sessions that we began or whose peer is authenticated -> the peer."""
@@ -277,9 +278,14 @@ class Node:
         if not child.may_send and child.retires_at is None:
             self._begin_sending(child, now)
 
-    def on_sequence_low(self, child: Child, now: float) -> None:
+    def on_lifetime(self, child: Child, now: float) -> None:
+        if child.retires_at is not None:
+            return
         self._is_asked = True
-        self.engine.rekey_child(child.session, child.sa.spi_in, now)
+        if child.inbound.has_expired or child.outbound.has_expired:
+            self.engine.expire_child(child.session, child.sa.spi_in, now)
+        else:
+            self.engine.rekey_child(child.session, child.sa.spi_in, now)
 
     # --- after every input
 
@@ -468,7 +474,10 @@ class Node:
         plan = self.plans[event.connection]
         twins = self.children.of_kind(event.connection, event.child.name)
         try:
-            child = install(self.config, plan, event.session, event.child, may_send=event.use_outbound)
+            early = int.from_bytes(self._entropy.octets(2), "big") / 65536
+            child = install(
+                self.config, plan, event.session, event.child, may_send=event.use_outbound, early=early
+            )
             self.children.add(child)
         except (EspError, LookupError, ValueError) as error:
             _log.error("peer %s, child %s: %s", event.connection, event.child.name, error)

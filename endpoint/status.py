@@ -11,7 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from endpoint.children import Child
 from endpoint.node import Node
+from esp.sa import UNLIMITED
 from ike.numbers import NotifyType, name_of
 from ike.proposals import format_proposal
 
@@ -52,6 +54,9 @@ def snapshot(node: Node, now: float, socket_drops: dict[str, int]) -> dict[str, 
 def _peer(node: Node, name: str, now: float) -> dict[str, Any]:
     state = node.starter.peers[name]
     sessions = [one for one in node.engine.sessions() if one.connection == name]
+    times = {
+        child.spi_in: at for one in sessions for child, at in zip(one.children, one.child_times, strict=True)
+    }
     return {
         "name": name,
         "identity": state.plan.peer.identity,
@@ -66,6 +71,8 @@ def _peer(node: Node, name: str, now: float) -> dict[str, Any]:
                 "proposal": format_proposal(one.proposal) if one.proposal else None,
                 "native": one.extension_data is not None,
                 "age_s": None if one.established_at is None else round(now - one.established_at, 1),
+                "rekey_in_s": _until(one.rekey_at, now),
+                "expires_in_s": _until(one.expires_at, now),
             }
             for one in sessions
         ],
@@ -86,6 +93,7 @@ def _peer(node: Node, name: str, now: float) -> dict[str, Any]:
                 "packets_out": child.outbound.packets,
                 "octets_out": child.outbound.octets,
                 "sequence_out": child.outbound.sequence,
+                **_remaining(child, *times.get(child.sa.spi_in, (None, None)), now),
                 "drops": dict(sorted(child.drops.items())),
             }
             for child in node.children
@@ -101,6 +109,31 @@ def _peer(node: Node, name: str, now: float) -> dict[str, Any]:
             if one.is_down
         ],
     }
+
+
+def _remaining(child: Child, rekey_at: float | None, expires_at: float | None, now: float) -> dict[str, Any]:
+    """What is left until the child is rekeyed and until it ends; None: without end, or replaced already."""
+    soft, outbound = child.soft, child.outbound
+    packets, octets = (
+        max(outbound.sequence, child.inbound.packets),
+        max(outbound.octets, child.inbound.octets),
+    )
+    return {
+        "rekey_in_s": _until(rekey_at, now),
+        "rekey_in_packets": _left(soft.packets, packets),
+        "rekey_in_octets": _left(soft.octets, octets),
+        "expires_in_s": _until(expires_at, now),
+        "expires_in_packets": _left(min(outbound.hard_packets, outbound.last_sequence), packets),
+        "expires_in_octets": _left(outbound.hard_octets, octets),
+    }
+
+
+def _until(at: float | None, now: float) -> float | None:
+    return None if at is None else round(max(0.0, at - now), 1)
+
+
+def _left(end: int, count: int) -> int | None:
+    return None if end >= UNLIMITED - 1 else max(0, end - count)
 
 
 def _reason(notify_type: int | None, detail: str) -> str:
@@ -120,10 +153,20 @@ def render_status(document: dict[str, Any]) -> str:
             console.print(
                 f"  IKE SA {session['spi_i']}_i {session['spi_r']}_r {session['state']} as {session['role']},"
                 f" {session['path']}, {session['proposal']}{', native' if session['native'] else ''}"
+                + ("" if session["rekey_in_s"] is None else f", rekey in {session['rekey_in_s']:.0f} s")
             )
         if peer["children"]:
             table = Table(
-                "child", "SPI in", "SPI out", "mode", "in", "out", "drops", box=None, padding=(0, 2)
+                "child",
+                "SPI in",
+                "SPI out",
+                "mode",
+                "in",
+                "out",
+                "rekey in",
+                "drops",
+                box=None,
+                padding=(0, 2),
             )
             for child in peer["children"]:
                 drops = " ".join(f"{reason}={count}" for reason, count in child["drops"].items())
@@ -134,6 +177,7 @@ def render_status(document: dict[str, Any]) -> str:
                     child["mode"],
                     str(child["packets_in"]),
                     str(child["packets_out"]),
+                    "-" if child["rekey_in_s"] is None else f"{child['rekey_in_s']:.0f} s",
                     drops or "-",
                 )
             console.print(table)

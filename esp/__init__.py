@@ -5,7 +5,7 @@ Must not know IKE, MPLS or sockets.
 
 from esp.demux import KEEPALIVE, NON_ESP_MARKER, Kind, classify, strip_marker
 from esp.engine import InboundSad, Opened, Received, protect, unprotect
-from esp.errors import DropReason, EspError, SequenceExhausted
+from esp.errors import DropReason, EspError, LifetimeExpired, SequenceExhausted, UsedUp
 from esp.replay import ReplayWindow
 from esp.sa import InboundSa, OutboundSa
 from esp.transforms import Transform, transform_for
@@ -18,12 +18,14 @@ __all__ = [
     "InboundSa",
     "InboundSad",
     "Kind",
+    "LifetimeExpired",
     "Opened",
     "OutboundSa",
     "Received",
     "ReplayWindow",
     "SequenceExhausted",
     "Transform",
+    "UsedUp",
     "classify",
     "protect",
     "strip_marker",

@@ -23,7 +23,7 @@ from esp.engine import (
     protect,
     unprotect,
 )
-from esp.errors import DropReason, EspError, SequenceExhausted
+from esp.errors import DropReason, EspError, UsedUp
 from esp.sa import InboundSa, OutboundSa
 from esp.transforms import HEADER_OCTETS, TRAILER_OCTETS
 
@@ -42,8 +42,8 @@ _NO_PACKET = -1
 def seal_batch(sa: OutboundSa, payloads: Sequence[bytes], next_header: int) -> list[bytes]:
     """The ESP packets for payloads of one protocol, in their order, as `engine.protect` makes them.
 
-    When the SA is used up the rest is left out, each counted as SEQUENCE_EXHAUSTED at the SA. EspError for a
-    protocol or a payload that no packet can hold; then none is sealed.
+    When the SA may send no more the rest is left out, each counted at the SA as LIFETIME or SEQUENCE_EXHAUSTED.
+    EspError for a protocol or a payload that no packet can hold; then none is sealed.
     """
     longest = max(map(len, payloads), default=0)
     if not 0 <= next_header <= 255 or sa.transform.packet_octets(longest) > MAX_PACKET_OCTETS:
@@ -54,7 +54,7 @@ def seal_batch(sa: OutboundSa, payloads: Sequence[bytes], next_header: int) -> l
     spi, esn, salt, encrypt = sa.spi, sa.esn, cipher.salt, cipher.aead.encrypt
     trailers, header_and_iv = _trailers(next_header, block_octets), _HEADER_AND_IV.pack
     sequence = sa.sequence
-    left = max(0, sa.last_sequence - sequence)
+    left = _room(sa, payloads, longest)
     packets: list[bytes] = []
     size, trailer = -1, b""
     try:
@@ -72,7 +72,8 @@ def seal_batch(sa: OutboundSa, payloads: Sequence[bytes], next_header: int) -> l
         sa.packets += len(packets)
         sa.octets += sum(map(len, payloads[: len(packets)]))
     if left < len(payloads):
-        sa.drops[DropReason.SEQUENCE_EXHAUSTED] += len(payloads) - left
+        reason = DropReason.LIFETIME if sa.has_expired else DropReason.SEQUENCE_EXHAUSTED
+        sa.drops[reason] += len(payloads) - left
     return packets
 
 
@@ -100,7 +101,11 @@ def receive_batch(sad: InboundSad, packets: Sequence[bytes]) -> list[Outcome]:
 def open_batch(sa: InboundSa, packets: Sequence[bytes]) -> list[Outcome]:
     """What is in ESP packets of one SA, or why each is dropped, as `engine.unprotect` says and counts it."""
     cipher = sa.cipher
-    if not isinstance(cipher, AeadCipher):
+    count = len(packets)
+    is_near_its_end = (
+        sa.packets + count > sa.hard_packets or sa.octets + count * MAX_PACKET_OCTETS > sa.hard_octets
+    )
+    if is_near_its_end or not isinstance(cipher, AeadCipher):
         return [unprotect(sa, packet) for packet in packets]
     spi, esn, salt, decrypt = sa.spi, sa.esn, cipher.salt, cipher.aead.decrypt
     replay, accepts = sa.replay, sa.accepts_next_headers
@@ -194,12 +199,25 @@ def _trailers(next_header: int, block_octets: int) -> tuple[bytes, ...]:
     return tuple(add_trailer(bytes(size), next_header, block_octets)[size:] for size in range(block_octets))
 
 
+def _room(sa: OutboundSa, payloads: Sequence[bytes], longest: int) -> int:
+    """How many of `payloads`, none longer than `longest`, the SA may still send."""
+    room = max(0, min(sa.last_sequence - sa.sequence, sa.hard_packets - sa.packets))
+    if sa.octets + len(payloads) * longest < sa.hard_octets:
+        return room
+    octets = sa.octets
+    for index, payload in enumerate(payloads[:room]):
+        if octets >= sa.hard_octets:
+            return index
+        octets += len(payload)
+    return room
+
+
 def _protect_each(sa: OutboundSa, payloads: Sequence[bytes], next_header: int) -> list[bytes]:
     packets: list[bytes] = []
     for payload in payloads:
         try:
             packets.append(protect(sa, payload, next_header))
-        except SequenceExhausted:
+        except UsedUp:
             continue  # it is counted at the SA, and so are those that follow
     return packets
 

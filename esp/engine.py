@@ -3,8 +3,8 @@
 Must not know what is carried: payloads come complete, with an inner IP header in tunnel mode, and leave so.
 
 Outbound: sequence number, TFC padding, trailer, seal.
-Inbound: length, SPI, replay check, ICV, replay window moves, padding, next header. Nothing before the ICV
-changes any state but a counter.
+Inbound: hard lifetime, length, SPI, replay check, ICV, replay window moves, padding, next header. Nothing
+before the ICV changes any state but a counter.
 """
 
 from collections import Counter
@@ -53,7 +53,7 @@ def protect(sa: OutboundSa, payload: bytes, next_header: int, tfc_octets: int = 
     """The ESP packet for a payload: SPI, sequence number, IV, ciphertext, ICV; no outer header.
 
     `tfc_octets` zeros follow the payload: only for one that carries its own length, to a peer that allows it
-    (RFC 4303 2.7). SequenceExhausted when the SA is used up; EspError for what no packet can hold.
+    (RFC 4303 2.7). UsedUp when the SA may send no more; EspError for what no packet can hold.
     """
     if (
         tfc_octets < 0
@@ -83,6 +83,8 @@ def unprotect(sa: InboundSa, packet: bytes) -> Opened | DropReason:
 
 
 def _unprotect(sa: InboundSa, packet: bytes) -> Opened | DropReason:
+    if sa.has_expired:
+        return DropReason.LIFETIME
     transform = sa.transform
     ciphertext_octets = len(packet) - HEADER_OCTETS - transform.iv_octets - transform.icv_octets
     if ciphertext_octets < TRAILER_OCTETS or (

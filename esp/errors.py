@@ -5,19 +5,27 @@ Must not know who counts or reports them.
 
 from enum import StrEnum
 
-__all__ = ["DropReason", "EspError", "SequenceExhausted"]
+__all__ = ["DropReason", "EspError", "LifetimeExpired", "SequenceExhausted", "UsedUp"]
 
 
 class EspError(Exception):
     """Wrong use of this library by its caller: unknown transform, key of the wrong size, reserved SPI."""
 
 
-class SequenceExhausted(EspError):  # noqa: N818 - a state of the SA more than an error
-    """The SA has sent as many packets as it may; it has to be replaced (RFC 4303 3.3.3)."""
+class UsedUp(EspError):  # noqa: N818 - a state of the SA more than an error
+    """The SA may carry no more; it has to be replaced."""
+
+
+class SequenceExhausted(UsedUp):
+    """Every sequence number was sent; beginning again would void the replay check (RFC 4303 3.3.3)."""
+
+
+class LifetimeExpired(UsedUp):
+    """The hard lifetime in packets or octets has come (RFC 4301 4.4.2.1)."""
 
 
 class DropReason(StrEnum):
-    """Why a packet went no further. Counted at the SA or the SAD; all but the last are inbound."""
+    """Why a packet went no further. Counted at the SA or the SAD; all but the last two are inbound."""
 
     TRUNCATED = "truncated"
     """Too short for its headers and ICV, or no multiple of the cipher's block."""
@@ -37,5 +45,7 @@ class DropReason(StrEnum):
     """Next Header 59: authentic traffic that carries nothing (RFC 4303 2.6). No error."""
     NEXT_HEADER = "next_header"
     """Authentic, but this SA is not for this protocol (RFC 4301 5.2)."""
+    LIFETIME = "lifetime"
+    """The SA has carried as many packets or octets as it may, in this direction (RFC 4301 4.4.2.1)."""
     SEQUENCE_EXHAUSTED = "sequence_exhausted"
     """Not sent: the SA has no sequence number left (RFC 4303 3.3.3)."""

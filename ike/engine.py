@@ -176,6 +176,12 @@ class IkeEngine:
             found.delete_child(spi_in, CloseReason.DELETED_LOCALLY)
             found.pump(now)
 
+    def expire_child(self, session: int, spi_in: bytes, now: float) -> None:
+        """The hard lifetime of a child's ESP SAs has come: delete it (RFC 4301 4.4.2.1)."""
+        if found := self._established(session):
+            found.delete_child(spi_in, CloseReason.LIFETIME)
+            found.pump(now)
+
     def rekey_ike_sa(self, session: int, now: float) -> None:
         """IkeSaRekeyed comes when the new IKE SA is there; a rekey that is under way is left alone."""
         if found := self._established(session):

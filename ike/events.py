@@ -284,7 +284,7 @@ class IkeKeyLogEntry:
 
 @dataclass(frozen=True, slots=True)
 class SessionSnapshot:
-    """A session as it is now, for status displays."""
+    """A session as it is now, for status displays. The IKE SA is rekeyed at `rekey_at`, ends at `expires_at`."""
 
     session: int
     connection: str
@@ -300,4 +300,8 @@ class SessionSnapshot:
     extension_data: bytes | None
     udp_encapsulation: bool
     established_at: float | None
+    rekey_at: float | None
+    expires_at: float | None
     children: tuple[ChildSa, ...]
+    child_times: tuple[tuple[float | None, float | None], ...]
+    """For each of `children` (rekey_at, expires_at); None: never, or it is being replaced already."""

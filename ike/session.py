@@ -87,6 +87,7 @@ class Session:
 
     def snapshot(self) -> SessionSnapshot:
         sa = self.current
+        due_at = self.host.timers.due_at
         return SessionSnapshot(
             session=self.number,
             connection=self.name,
@@ -102,7 +103,13 @@ class Session:
             extension_data=self.extension_data,
             udp_encapsulation=sa.nat.udp_encapsulation,
             established_at=self.established_at,
+            rekey_at=due_at(TimerKind.IKE_REKEY, self),
+            expires_at=due_at(TimerKind.IKE_HARD, self),
             children=tuple(child.sa for child in self.children.values()),
+            child_times=tuple(
+                (due_at(TimerKind.CHILD_REKEY, self, spi_in), due_at(TimerKind.CHILD_HARD, self, spi_in))
+                for spi_in in self.children
+            ),
         )
 
     # --- requests of ours

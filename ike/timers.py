@@ -64,6 +64,10 @@ class TimerTable:
     def __len__(self) -> int:
         return len(self._at)
 
+    def due_at(self, kind: TimerKind, owner: TimerOwner, detail: Hashable = None) -> float | None:
+        """None for a timer that is not set."""
+        return self._at.get(TimerKey(kind, owner, detail))
+
     def next_deadline(self) -> Deadline | None:
         self._drop_stale()
         if not self._heap:

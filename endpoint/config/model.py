@@ -163,10 +163,16 @@ AuthConfig = PskAuthConfig | CertificateAuthConfig
 
 @dataclass(frozen=True, slots=True)
 class LifetimeConfig:
+    """`rekey` is the soft lifetime. Packets and octets (of payload) are those of one direction."""
+
     child_rekey_s: float | None = 3600.0
     child_hard_s: float | None = 3960.0
     ike_rekey_s: float | None = 14400.0
     ike_hard_s: float | None = 15840.0
+    child_rekey_octets: int | None = None
+    child_hard_octets: int | None = None
+    child_rekey_packets: int | None = None
+    child_hard_packets: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ from endpoint.config.values import (
     parse_address,
     parse_duration,
     parse_label,
+    parse_octets,
+    parse_packets,
     parse_prefix,
     text_of,
 )
@@ -105,7 +107,7 @@ def _read_peer_vrf(table: Table, vrfs: Mapping[str, VrfConfig], selectors: Selec
 
 
 def _read_lifetime(peer: Table) -> LifetimeConfig:
-    """A hard lifetime that is not given lies a tenth above the rekey time."""
+    """Of a pair that is given by half: the hard lifetime lies a tenth above the soft one."""
     default = LifetimeConfig()
     table = peer.table("lifetime")
     if table is None:
@@ -119,10 +121,20 @@ def _read_lifetime(peer: Table) -> LifetimeConfig:
             table.error(f"{kind}_hard", f"{hard:g} s end before the rekey begins", remedy)
         return rekey, hard
 
-    child_rekey_s, child_hard_s = pair("child", default.child_rekey_s)
-    ike_rekey_s, ike_hard_s = pair("ike", default.ike_rekey_s)
+    def volume(unit: str, parse: Callable[[object], int | None]) -> tuple[int | None, int | None]:
+        key = f"child_hard_{unit}"
+        hard = table.value(key, parse, None)
+        rekey = table.value(f"child_rekey_{unit}", parse, hard and hard * 10 // 11)
+        if key not in table:
+            hard = rekey and rekey * 11 // 10
+        if rekey is not None and hard is not None and hard <= rekey:
+            table.error(key, f"{hard} {unit} end before the rekey begins", f"allow more than {rekey} {unit}")
+        return rekey, hard
+
+    child, ike = pair("child", default.child_rekey_s), pair("ike", default.ike_rekey_s)
+    octets, packets = volume("octets", parse_octets), volume("packets", parse_packets)
     table.close()
-    return LifetimeConfig(child_rekey_s, child_hard_s, ike_rekey_s, ike_hard_s)
+    return LifetimeConfig(*child, *ike, *octets, *packets)
 
 
 def _read_labels(peer_vrf: Table, classes: tuple[ClassId, ...]) -> tuple[StaticLabels, ...]:

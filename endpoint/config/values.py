@@ -38,6 +38,8 @@ _NETNS = re.compile(r"[A-Za-z0-9._@+-]{1,64}")
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST_S = 366 * 86400.0
+_COUNT = re.compile(r"([0-9]{1,18})([kMGT]?)")
+_MULTIPLES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 def text_of(value: object, what: str) -> str:
@@ -193,3 +195,30 @@ def parse_duration(value: object) -> float | None:
     if not 0.1 <= seconds <= _LONGEST_S:
         raise BadValue(f"{quoted(value)} is out of range", 'use 0.1 seconds to 366 days, or "off"')
     return seconds
+
+
+def parse_packets(value: object) -> int | None:
+    """How many packets an SA may carry, from a number or from text as "100M"; None for "off"."""
+    return _parse_count(value, 100, 2**63, "packets")
+
+
+def parse_octets(value: object) -> int | None:
+    """How many octets an SA may carry, from a number or from text as "500G"; None for "off"."""
+    return _parse_count(value, 10_000, 2**63, "octets")
+
+
+def _parse_count(value: object, lowest: int, highest: int, what: str) -> int | None:
+    if value == "off":
+        return None
+    if type(value) is int:
+        count = value
+    else:
+        text = text_of(value, f"a number of {what}")
+        match = _COUNT.fullmatch(text)
+        if not match:
+            remedy = 'write a number, or one with k, M, G or T behind it, or "off"'
+            raise BadValue(f"{quoted(text)} is no number of {what}", remedy)
+        count = int(match[1]) * _MULTIPLES[match[2]]
+    if not lowest <= count <= highest:
+        raise BadValue(f"{quoted(value)} {what} are out of range", f'use {lowest} to 2^63, or "off"')
+    return count

@@ -117,6 +117,24 @@ def test_times_are_seconds_or_text() -> None:
     assert peer.lifetime == LifetimeConfig(90.0, 90.0 * 1.1, 7200.0, None)
 
 
+@pytest.mark.parametrize(
+    ("keys", "octets", "packets"),
+    [
+        ('child_rekey_octets = "500G"', (500 * 10**9, 550 * 10**9), (None, None)),
+        ("child_hard_octets = 1100000", (10**6, 1_100_000), (None, None)),
+        ('child_rekey_packets = "1k", child_hard_packets = "2k"', (None, None), (1000, 2000)),
+        ('child_rekey_packets = 1000, child_hard_packets = "off"', (None, None), (1000, None)),
+        ('child_rekey_packets = "off"', (None, None), (None, None)),
+    ],
+)
+def test_lifetimes_in_octets_and_packets(
+    keys: str, octets: tuple[int | None, int | None], packets: tuple[int | None, int | None]
+) -> None:
+    lifetime = parse(edited(COMPLETE, 'start     = "traffic"', f"lifetime = {{ {keys} }}")).peers[0].lifetime
+    assert (lifetime.child_rekey_octets, lifetime.child_hard_octets) == octets
+    assert (lifetime.child_rekey_packets, lifetime.child_hard_packets) == packets
+
+
 def test_per_vrf_addresses_are_read() -> None:
     pair = 'addresses = { local = "192.0.2.11", peer = "192.0.2.12" }'
     config = parse(edited(PLAIN, "labels = { local = 103", f"{pair}\nlabels = {{ local = 103"))

@@ -102,7 +102,7 @@ class Alone:
     def on_inbound(self, child: Child, now: float) -> None:
         raise AssertionError("nothing comes in")
 
-    def on_sequence_low(self, child: Child, now: float) -> None:
+    def on_lifetime(self, child: Child, now: float) -> None:
         raise AssertionError("there is no child")
 
     def send(self, attachment: str, count: int, *, dscp: int = 0, now: float = NOW) -> None:
@@ -263,8 +263,8 @@ def without_esn() -> NodePair:
 def test_a_child_that_runs_low_of_sequence_numbers_is_rekeyed_once_and_loses_nothing() -> None:
     nodes = without_esn()
     old = child_of(nodes, 1, "red/standard")
-    assert old.sequence_low == (2**32 - 1) // 4 * 3
-    old.outbound.sequence = old.sequence_low - 2
+    assert old.soft.packets == (2**32 - 1) // 4 * 3
+    old.outbound.sequence = old.soft.packets - 2
     nodes.ping(1, "red", 0)
     nodes.run(0.1)
     assert child_of(nodes, 1, "red/standard") is old, "one is left before the mark"
@@ -285,16 +285,14 @@ def test_a_successor_that_does_not_come_is_asked_for_again_after_a_sixteenth(
 ) -> None:
     nodes = without_esn()
     asked: list[int] = []
-    monkeypatch.setattr(
-        Node, "on_sequence_low", lambda node, child, now: asked.append(child.outbound.sequence)
-    )
+    monkeypatch.setattr(Node, "on_lifetime", lambda node, child, now: asked.append(child.outbound.sequence))
     child = child_of(nodes, 1, "red/standard")
-    low, sixteenth = child.sequence_low, child.outbound.last_sequence // 16
-    for first in (low, low + sixteenth):
+    low, sixteenth = child.soft.packets, 2**32 // 16
+    for first in (low, low + sixteenth + 1):
         child.outbound.sequence = first - 2
         for sequence in range(5):
             nodes.ping(1, "red", sequence)
-    assert asked == [low, low + sixteenth], "once each, and not with every packet"
+    assert asked == [low, low + sixteenth + 1], "once each, and not with every packet"
 
 
 def test_a_child_without_sequence_numbers_sends_nothing_counts_and_asks_for_a_successor() -> None:

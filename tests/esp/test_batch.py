@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from esp.batch import Outcome, open_batch, receive_batch, seal_batch
 from esp.engine import DUMMY_NEXT_HEADER, MAX_PACKET_OCTETS, InboundSad, Opened, protect
-from esp.errors import DropReason, EspError, SequenceExhausted
+from esp.errors import DropReason, EspError, UsedUp
 from esp.replay import ReplayWindow
-from esp.sa import InboundSa, OutboundSa
+from esp.sa import UNLIMITED, InboundSa, OutboundSa
 from esp.transforms import Transform, transform_for
 
 MPLS_IN_IP = 137
@@ -32,6 +32,7 @@ mostly_gcm = st.one_of(st.just(TRANSFORMS["gcm16-256"]), st.just(TRANSFORMS["gcm
 payloads = st.lists(st.binary(max_size=40), max_size=12)
 starts = st.sampled_from([0, 0, 1, 5, 100, 2**32 - 30, 2**32 - 3, 2**32 - 1])
 high_starts = st.sampled_from([2**32, 2**33 - 4, 2**64 - 30, 2**64 - 2, 2**64 - 1])
+hard_lifetimes = st.tuples(st.just(UNLIMITED) | st.integers(0, 15), st.just(UNLIMITED) | st.integers(0, 150))
 COMMON = TRANSFORMS["gcm16-256"]
 
 
@@ -74,7 +75,7 @@ def protect_each(sa: OutboundSa, batch: list[bytes], next_header: int) -> list[b
     for payload in batch:
         try:
             packets.append(protect(sa, payload, next_header))
-        except SequenceExhausted:
+        except UsedUp:
             continue
     return packets
 
@@ -87,13 +88,21 @@ def protect_each(sa: OutboundSa, batch: list[bytes], next_header: int) -> list[b
     esn=st.booleans(),
     start=starts | high_starts,
     left=st.none() | st.integers(-1, 12),
+    hard=hard_lifetimes,
     batches=st.lists(st.tuples(payloads, st.integers(0, 255)), max_size=4),
 )
 def test_seal_is_protect_many_times(
-    transform: Transform, esn: bool, start: int, left: int | None, batches: list[tuple[list[bytes], int]]
+    transform: Transform,
+    esn: bool,
+    start: int,
+    left: int | None,
+    hard: tuple[int, int],
+    batches: list[tuple[list[bytes], int]],
 ) -> None:
     start = start if esn else min(start, 2**32 - 1)
     quick, reference = outbound(transform, start, esn=esn), outbound(transform, start, esn=esn)
+    for sa in (quick, reference):
+        sa.hard_packets, sa.hard_octets = hard
     if left is not None:
         quick.last_sequence = reference.last_sequence = min(start + left, quick.last_sequence)
     for batch, next_header in batches:
@@ -107,6 +116,19 @@ def test_sa_that_is_told_to_stop_earlier_stops_at_once(name: str) -> None:
     sa.last_sequence = 4
     assert seal_batch(sa, [b"a", b"b", b"c"], 4) == []
     assert outbound_state(sa) == (7, 0, 0, {DropReason.SEQUENCE_EXHAUSTED: 3})
+
+
+@pytest.mark.parametrize("name", ["gcm16-256", "cbc"])
+@pytest.mark.parametrize("limits", [(3, 1000), (1000, 21), (1000, 15)])
+def test_a_batch_stops_at_the_hard_lifetime(name: str, limits: tuple[int, int]) -> None:
+    sender, receiver = outbound(TRANSFORMS[name]), inbound(TRANSFORMS[name])
+    packets = seal_batch(outbound(TRANSFORMS[name]), [b"payload"] * 5, 4)
+    for sa in (sender, receiver):
+        sa.hard_packets, sa.hard_octets = limits
+    assert seal_batch(sender, [b"payload"] * 5, 4) == packets[:3]
+    assert open_batch(receiver, packets)[3:] == [DropReason.LIFETIME] * 2
+    assert sender.drops == receiver.drops == {DropReason.LIFETIME: 2}
+    assert sender.octets == receiver.octets == 21
 
 
 @pytest.mark.parametrize("name", ["gcm16-256", "cbc"])
@@ -203,6 +225,7 @@ def sad_of(*sas: InboundSa) -> InboundSad:
     window=st.sampled_from([0, 64, 64, 65, 1024]),
     kinds=st.lists(st.sampled_from([4, 4, 4, 137, 137, 41, 59, 6, 0]), min_size=1, max_size=9),
     accepts=st.sampled_from([None, (4, 137), (137,)]),
+    hard=st.just((UNLIMITED, UNLIMITED)) | hard_lifetimes,
     batches=st.lists(arrivals, max_size=4),
 )
 def test_receive_is_the_reference_many_times(
@@ -213,6 +236,7 @@ def test_receive_is_the_reference_many_times(
     window: int,
     kinds: list[int],
     accepts: tuple[int, ...] | None,
+    hard: tuple[int, int],
     batches: list[list[Damage]],
 ) -> None:
     start = start if esn else min(start, 2**32 - 1)
@@ -223,6 +247,8 @@ def test_receive_is_the_reference_many_times(
         [inbound(transform, highest, esn=esn, spi=spi, window=window, accepts=accepts) for spi in SPIS]
         for _ in range(2)
     ]
+    for sa in (*sides[0], *sides[1]):
+        sa.hard_packets, sa.hard_octets = hard
     quick, reference = (sad_of(*side) for side in sides)
     for batch in batches:
         packets = [one.apply(sent[one.index % len(sent)]) for one in batch]

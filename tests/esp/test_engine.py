@@ -17,7 +17,7 @@ from esp.engine import (
     strip_trailer,
     unprotect,
 )
-from esp.errors import DropReason, EspError, SequenceExhausted
+from esp.errors import DropReason, EspError, LifetimeExpired, SequenceExhausted
 from esp.integrity import mac_for
 from esp.sa import InboundSa, OutboundSa
 from esp.transforms import Transform, transform_for
@@ -337,6 +337,25 @@ def test_sequence_number_is_never_used_twice(transform: Transform, esn: bool, la
             protect(outbound, b"one more", 4)
     assert (outbound.sequence, outbound.packets) == (last, 1)
     assert outbound.drops == {DropReason.SEQUENCE_EXHAUSTED: 2}
+
+
+@pytest.mark.parametrize("limits", [(3, 1000), (1000, 21), (1000, 15)])
+def test_nothing_goes_through_after_the_hard_lifetime(limits: tuple[int, int]) -> None:
+    """Three packets of 7 octets: the one that reaches the limit is the last."""
+    outbound, inbound = pair(ONE_OF_EACH[0])
+    packets = [protect(outbound, b"payload", 4) for _ in range(4)]
+    outbound, _ = pair(ONE_OF_EACH[0])
+    for sa in (outbound, inbound):
+        sa.hard_packets, sa.hard_octets = limits
+    for packet in packets[:3]:
+        assert protect(outbound, b"payload", 4) == packet
+        assert isinstance(unprotect(inbound, packet), Opened)
+    for _ in range(2):
+        with pytest.raises(LifetimeExpired, match="c0000001"):
+            protect(outbound, b"payload", 4)
+        assert unprotect(inbound, packets[3]) is DropReason.LIFETIME
+    assert outbound.sequence == inbound.replay.highest == 3
+    assert outbound.drops == inbound.drops == {DropReason.LIFETIME: 2}
 
 
 def test_sa_may_be_told_to_stop_earlier() -> None:
