@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 from endpoint.config import Config
@@ -57,6 +57,11 @@ class Child:
     @property
     def peer(self) -> str:
         return self.plan.peer.name
+
+    def move(self, sa: ChildSa) -> None:
+        """`sa` is the same Child SA over another path."""
+        self.sa, self.path = sa, sa.path
+        self.policy = replace(self.policy, peer_address=sa.path.peer[0], peer_selectors=_matches(sa.peer_ts))
 
     @property
     def inbound_selector(self) -> MplsVrfSelector | None:
@@ -114,6 +119,7 @@ def install(
             local_addresses=frozenset(config.endpoint.addresses),
             strict=vrf is not None,
             session=session if kind.is_native else None,
+            original_addresses=_original_addresses(sa),
         ),
         outbound_map=_map_of(sa.peer_ts) or plain_map,
         encapsulator=encapsulation.Encapsulator(
@@ -124,6 +130,10 @@ def install(
         path=sa.path,
         soft=SoftLifetime(plan.peer.lifetime, outbound, early),
     )
+
+
+def _original_addresses(sa: ChildSa) -> tuple[str, str] | None:
+    return (sa.original_addresses.peer, sa.original_addresses.local) if sa.original_addresses else None
 
 
 def esp_transform(proposal: Proposal) -> Transform:

@@ -15,11 +15,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from endpoint.children import Child, ChildTable
 from endpoint.plan import Serves
-from esp.batch import receive_batch, seal_batch
+from esp.batch import Outcome, receive_batch, seal_batch
 from esp.engine import Received
 from esp.errors import DropReason as EspDropReason
 from ike import Path
@@ -28,7 +28,7 @@ from mpls.encapsulation import is_cleartext_mpls
 from mpls.forwarding import Bypassed, Delivery, Drop, Labelled, Outbound, Way, check_inbound, check_outbound
 from mpls.label_space import LabelSpace
 
-__all__ = ["DataPlane", "Owner", "Underlay"]
+__all__ = ["DataPlane", "EspArrival", "Owner", "Underlay"]
 
 _log = logging.getLogger("mplsec.dataplane")
 
@@ -39,6 +39,10 @@ WAITING_QUEUES = 1024
 AUDITS_PER_S = 1.0
 REPLIES_PER_S = 100.0
 """ICMP errors into one VRF, and as many at once (RFC 4443 2.4 (f))."""
+
+
+EspArrival: TypeAlias = tuple[bytes, tuple[str, int], str]
+"""An ESP packet, where it came from (port 0: outside UDP), and the local address it came to."""
 
 
 class Underlay(Protocol):
@@ -59,6 +63,12 @@ class Owner(Protocol):
 
     def on_lifetime(self, child: Child, now: float) -> None:
         """The child's lifetime in packets or octets has come, the soft or the hard one."""
+
+    def on_inbound_path(self, child: Child, path: Path, now: float) -> None:
+        """The newest authentic packet of this child came in UDP, and over another path than ours goes out."""
+
+    def on_outbound(self, child: Child, now: float) -> None:
+        """Packets left on this child."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +205,7 @@ class DataPlane:
         packets = seal_batch(child.outbound, payloads, run.next_header)
         if packets:
             self._underlay.send_esp(child.path, packets, udp=child.sa.udp_encapsulation, tos=run.tos)
+            self._owner.on_outbound(child, now)
         unsent = len(payloads) - len(packets)
         if unsent:
             expired = child.outbound.has_expired
@@ -249,13 +260,13 @@ class DataPlane:
 
     # --- inbound
 
-    def receive_esp(self, packets: Iterable[tuple[bytes, str, str]], now: float) -> None:
-        """ESP packets with their outer source and destination addresses."""
+    def receive_esp(self, packets: Iterable[EspArrival], now: float) -> None:
+        """ESP packets with where they came from and to."""
         runs = _Runs(partial(self._send_run, now=now))
         heard: set[bytes] = set()
         arrived = list(packets)
         outcomes = receive_batch(self._children.sad, [packet for packet, _, _ in arrived])
-        for (packet, source, destination), opened in zip(arrived, outcomes, strict=True):
+        for (packet, peer, destination), opened in zip(arrived, outcomes, strict=True):
             spi = packet[:4]
             child = self._children.get(spi)
             if isinstance(opened, EspDropReason):
@@ -266,8 +277,11 @@ class DataPlane:
                 continue
             if spi not in heard:
                 heard.add(spi)
+                if child.sa.udp_encapsulation:
+                    self._follow(child, arrived, outcomes, now)
                 self._owner.on_inbound(child, now)
                 self._check_lifetime(child, now)
+            source = peer[0]
             outcome = check_inbound(
                 child.policy,
                 self._labels,
@@ -284,6 +298,21 @@ class DataPlane:
             else:
                 self._drop_inbound(outcome, child, source, destination, runs, now)
         runs.flush()
+
+    def _follow(
+        self, child: Child, arrived: Sequence[EspArrival], outcomes: Sequence[Outcome], now: float
+    ) -> None:
+        """Tell where the newest packet of a child came from, before any is judged by it (RFC 7296 2.23).
+
+        Of all packets only the one at the head of the replay window counts: it cannot be an old one repeated.
+        """
+        if all(peer == child.path.peer for _, peer, _ in arrived) or not child.inbound.replay.size:
+            return
+        spi, head = child.sa.spi_in, child.inbound.replay.highest
+        for (packet, peer, local), opened in zip(arrived, outcomes, strict=True):
+            is_head = not isinstance(opened, EspDropReason) and opened.sequence == head
+            if is_head and packet[:4] == spi and peer[1] and peer != child.path.peer:
+                self._owner.on_inbound_path(child, Path((local, child.path.local[1]), peer), now)
 
     def receive_cleartext(self, protocol: int, payload: bytes) -> None:
         """An IP packet of the underlay that did not come out of ESP (RFC 4023 8.1): MPLS in it is dropped."""

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Protocol
 
 from endpoint.children import Child, ChildTable, install
 from endpoint.config import Config, Selectors, Start
-from endpoint.dataplane import DataPlane, Underlay
+from endpoint.dataplane import DataPlane, EspArrival, Underlay
 from endpoint.labels import LabelExchange
 from endpoint.log import describe
 from endpoint.plan import PeerPlan, Serves, plan_peers, selector_registry
@@ -149,8 +149,8 @@ class Node:
         self.engine.receive_datagram(data, path, now)
         self._finish(now)
 
-    def receive_esp(self, packets: Iterable[tuple[bytes, str, str]], now: float) -> None:
-        """ESP packets with their outer source and destination addresses."""
+    def receive_esp(self, packets: Iterable[EspArrival], now: float) -> None:
+        """ESP packets with where they came from and to."""
         self._now = now
         self.dataplane.receive_esp(packets, now)
         self._finish_if_asked(now)
@@ -278,6 +278,13 @@ class Node:
         if not child.may_send and child.retires_at is None:
             self._begin_sending(child, now)
 
+    def on_outbound(self, child: Child, now: float) -> None:
+        self.engine.note_esp_sent(child.sa.spi_in, now)
+
+    def on_inbound_path(self, child: Child, path: Path, now: float) -> None:
+        self.engine.note_esp_path(child.sa.spi_in, path, now)
+        self._handle_events(now)
+
     def on_lifetime(self, child: Child, now: float) -> None:
         if child.retires_at is not None:
             return
@@ -300,10 +307,7 @@ class Node:
         self._is_asked = False
         is_busy = True
         while is_busy:
-            is_busy = False
-            while (event := self.engine.next_event()) is not None:
-                is_busy = True
-                self._on_event(event, now)
+            is_busy = self._handle_events(now)
             for action in self.starter.due(now):
                 is_busy = True
                 self._begin(action, now)
@@ -311,6 +315,14 @@ class Node:
                 is_busy = self._send_binding(exchange, now) or is_busy
         for datagram in self.engine.datagrams_to_send(now):
             self._underlay.send_ike(datagram)
+
+    def _handle_events(self, now: float) -> bool:
+        """Whether there were any."""
+        had_events = False
+        while (event := self.engine.next_event()) is not None:
+            had_events = True
+            self._on_event(event, now)
+        return had_events
 
     def _begin(self, action: Initiate | Create, now: float) -> None:
         try:
@@ -541,10 +553,11 @@ class Node:
         self._state.remember_up(peer, children)
 
     def _on_path(self, event: PeerAddressChanged) -> None:
-        for child in self.children:
-            if child.session == event.session:
-                child.path = event.path
-                child.policy = replace(child.policy, peer_address=event.path.peer[0])
+        """Children that are retired only receive what is under way from where the peer was."""
+        for sa in event.children:
+            child = self.children.get(sa.spi_in)
+            if child is not None:
+                child.move(sa)
 
     # --- labels
 

@@ -14,6 +14,7 @@ from pathlib import Path as FilePath
 from endpoint.capture import Capture
 from endpoint.children import Child
 from endpoint.config import Config
+from endpoint.dataplane import EspArrival
 from endpoint.keylog import KeyLog
 from endpoint.node import Node, Observers
 from endpoint.state import EndpointState
@@ -106,7 +107,7 @@ class Runtime:
         self.node.receive_ike(data, path, now())
         self.arm()
 
-    def receive_esp(self, packets: Sequence[tuple[bytes, str, str]]) -> None:
+    def receive_esp(self, packets: Sequence[EspArrival]) -> None:
         self.node.receive_esp(packets, now())
         self.arm()
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from endpoint.capture import Capture
 from endpoint.config import Config, FrontDoor, Udp
+from endpoint.dataplane import EspArrival
 from endpoint.errors import SetupError
 from endpoint.raw import RawSocket
 from endpoint.sockets import Address
@@ -31,7 +32,7 @@ class Receiver(Protocol):
     """Whom the sockets hand to what they receive."""
 
     def receive_ike(self, data: bytes, path: Path) -> None: ...
-    def receive_esp(self, packets: Sequence[tuple[bytes, str, str]]) -> None: ...
+    def receive_esp(self, packets: Sequence[EspArrival]) -> None: ...
     def receive_cleartext(self, protocol: int, payload: bytes) -> None: ...
 
 
@@ -116,7 +117,11 @@ class Sockets:
     def send_ike(self, datagram: Datagram) -> None:
         """Send an IKE message from the address and port of its path."""
         (address, port), peer = datagram.path.local, datagram.path.peer
-        if port == self._nat_port:
+        if datagram.is_keepalive:
+            self._record_udp((address, port), peer, datagram.data, "outbound")
+            if address in self._nat:
+                self._nat[address].send_keepalive(peer)
+        elif port == self._nat_port:
             self._record_udp((address, port), peer, NON_ESP_MARKER + datagram.data, "outbound")
             if address in self._nat:
                 self._nat[address].send_ike(datagram.data, peer)
@@ -156,7 +161,7 @@ class Sockets:
             if self._capture is not None:
                 for packet, peer in batch:
                     self._record_udp(peer, (address, self._nat_port), packet, "inbound")
-            self.receiver.receive_esp([(packet, peer[0], address) for packet, peer in batch])
+            self.receiver.receive_esp([(packet, peer, address) for packet, peer in batch])
 
         return on_esp
 
@@ -164,7 +169,7 @@ class Sockets:
         if self._capture is not None:
             for packet, source, destination in batch:
                 self._capture.write_ip(source, destination, ESP, packet, direction="inbound")
-        self.receiver.receive_esp(batch)
+        self.receiver.receive_esp([(packet, (source, 0), address) for packet, source, address in batch])
 
     def _cleartext_callback(self, protocol: int) -> Callable[[list[tuple[bytes, str, str]]], None]:
         def on_packets(batch: list[tuple[bytes, str, str]]) -> None:

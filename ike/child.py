@@ -6,13 +6,14 @@ Must not know exchanges, windows or collisions; it takes terms and gives terms.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ike.config import ChildConfig, Mode, Path
 from ike.crypto.keymat import derive_child_keys
 from ike.crypto.prf import Prf
 from ike.events import ChildSa, CloseReason
 from ike.exchanges.refusal import Refused
+from ike.nat import NatState
 from ike.numbers import NotifyType, Sn, TransformType
 from ike.proposals import number_proposals, select_proposal, without_ke
 from ike.selectors import (
@@ -23,6 +24,7 @@ from ike.selectors import (
     narrow_selectors,
     resolve_dynamic,
 )
+from ike.transport_nat import OriginalAddresses, is_host_to_host, moved, seen_from_here
 from ike.wire.message import Message
 from ike.wire.payloads import NotifyPayload, Payload, SaPayload, TsiPayload, TsrPayload
 from ike.wire.sa import Proposal
@@ -44,6 +46,14 @@ class Child:
     """Why the peer will delete it or we do, once a rekey has made its successor."""
 
 
+def move_child(sa: ChildSa, path: Path, nat: NatState) -> ChildSa:
+    """The same child over another path. In transport mode the selectors of an end behind a NAT follow its address."""
+    local_ts, peer_ts = sa.local_ts, sa.peer_ts
+    if sa.mode is Mode.TRANSPORT and nat.peer_is_translated:
+        peer_ts = moved(peer_ts, sa.path.peer[0], path.peer[0])
+    return replace(sa, path=path, local_ts=local_ts, peer_ts=peer_ts, udp_encapsulation=nat.udp_encapsulation)
+
+
 @dataclass(frozen=True, slots=True)
 class ChildTerms:
     """The content of one message that asks for a child or grants it. `ts.tsi` is the creator's end."""
@@ -52,6 +62,15 @@ class ChildTerms:
     ts: TrafficSelectors
     mode: Mode
     accepts_tfc: bool
+    originals: OriginalAddresses | None = None
+    """What the addresses in `ts` were when they arrived, if NATs made them others."""
+
+    def seen_from_here(self, path: Path, nat: NatState, *, tsi_is_local: bool) -> ChildTerms:
+        """The peer's terms with the addresses that its ends have for us (RFC 7296 2.23.1)."""
+        if self.mode is not Mode.TRANSPORT:
+            return self
+        ts, originals = seen_from_here(self.ts, path, nat, tsi_is_local=tsi_is_local)
+        return replace(self, ts=ts, originals=originals)
 
     @classmethod
     def read(cls, message: Message) -> ChildTerms | None:
@@ -86,6 +105,7 @@ class Agreement:
     proposal: Proposal
     ts: TrafficSelectors
     mode: Mode
+    originals: OriginalAddresses | None = None
 
 
 def propose(
@@ -140,7 +160,7 @@ def agree(
 ) -> Agreement:
     """The first of our children that fits what the peer asks for. Raises Refused."""
     failure = Refused(NotifyType.TS_UNACCEPTABLE, f"no child for {terms.ts} in {terms.mode.value} mode")
-    if terms.mode is Mode.TRANSPORT and not _is_host_to_host(terms.ts):
+    if terms.mode is Mode.TRANSPORT and not is_host_to_host(terms.ts):
         raise failure
     for config in configs:
         if config.mode is not terms.mode:
@@ -159,16 +179,8 @@ def agree(
             if proposal is None or len(proposal.spi) != SPI_OCTETS:
                 failure = Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"no proposal of child {config.name}")
                 continue
-            return Agreement(config, proposal, ts, terms.mode)
+            return Agreement(config, proposal, ts, terms.mode, terms.originals)
     raise failure
-
-
-def _is_host_to_host(ts: TrafficSelectors) -> bool:
-    """Transport mode is between two hosts: all addresses of a payload are one address (RFC 7296 2.23.1)."""
-    return all(
-        len({end for s in payload if isinstance(s, AddressSelector) for end in (s.start, s.end)}) == 1
-        for payload in (ts.tsi, ts.tsr)
-    )
 
 
 def agree_to_rekey(terms: ChildTerms, child: Child, registry: SelectorRegistry) -> Agreement:
@@ -185,7 +197,7 @@ def agree_to_rekey(terms: ChildTerms, child: Child, registry: SelectorRegistry) 
     proposal = select_proposal(terms.proposals, child.config.proposals)
     if proposal is None or len(proposal.spi) != SPI_OCTETS:
         raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"no proposal of child {child.config.name}")
-    return Agreement(child.config, proposal, in_use, terms.mode)
+    return Agreement(child.config, proposal, in_use, terms.mode, terms.originals)
 
 
 def _same(ours: TrafficSelectors, theirs: TrafficSelectors) -> bool:
@@ -224,6 +236,7 @@ def make_child_sa(
     path: Path,
     udp_encapsulation: bool,
     tfc_out_allowed: bool,
+    originals: OriginalAddresses | None,
 ) -> ChildSa:
     """Derive the keys of a pair.
 
@@ -249,4 +262,5 @@ def make_child_sa(
         path=path,
         lowest_nonce=min(nonces),
         tfc_out_allowed=tfc_out_allowed,
+        original_addresses=originals,
     )

@@ -216,7 +216,8 @@ class EngineSettings:
     Above `cookie_threshold` half-open SAs as responder every IKE_SA_INIT request must bring a cookie
     (RFC 7296 2.6). None is answered above `max_half_open`, nor one whose cookie proves an IPv4 address or IPv6
     /64 that has `max_half_open_per_address` of them already. The oldest session of more than
-    `max_sessions_per_identity` with the same two identities is ended.
+    `max_sessions_per_identity` with the same two identities is ended. `nat_keepalive_s`: after so much silence
+    an end behind a NAT sends a keepalive (RFC 3948 4).
     """
 
     cookie_threshold: int = 32
@@ -231,4 +232,5 @@ class EngineSettings:
     temporary_failure_retry_s: float = 5.0
     temporary_failure_limit_s: float = 180.0
     collision_timeout_s: float = 60.0
+    nat_keepalive_s: float = 20.0
     nonce_octets: int = 32

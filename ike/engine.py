@@ -223,6 +223,22 @@ class IkeEngine:
         if session:
             session.heard(now)
 
+    def note_esp_sent(self, spi_in: bytes, now: float) -> None:
+        """We sent ESP on the child with that `spi_in`: no NAT keepalive is due for a while (RFC 3948 4)."""
+        session = self._host.session_of_child(spi_in)
+        if session:
+            session.note_sent(now)
+
+    def note_esp_path(self, spi_in: bytes, path: Path, now: float) -> None:
+        """An authentic ESP packet, the newest of its SA by its sequence number, came over `path`.
+
+        A peer behind a NAT is followed to a new mapping: PeerAddressChanged (RFC 7296 2.23). Only packets that
+        moved the head of a replay window may be told: anybody can repeat an old one from elsewhere.
+        """
+        session = self._host.session_of_child(spi_in)
+        if session:
+            session.follow_esp(path, now)
+
     # --- to the owner
 
     def datagrams_to_send(self, now: float) -> list[Datagram]:

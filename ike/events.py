@@ -11,6 +11,7 @@ from enum import Enum, StrEnum
 
 from ike.config import Mode, Path
 from ike.selectors import Selector
+from ike.transport_nat import OriginalAddresses
 from ike.wire.identity import Identity
 from ike.wire.payloads import NotifyPayload
 from ike.wire.sa import Proposal
@@ -18,10 +19,14 @@ from ike.wire.sa import Proposal
 
 @dataclass(frozen=True, slots=True)
 class Datagram:
-    """An IKE message for `path`; the four zero octets of port 4500 (RFC 7296 2.23) are not part of it."""
+    """An IKE message for `path`; the four zero octets of port 4500 (RFC 7296 2.23) are not part of it.
+
+    `is_keepalive`: no message but the one octet of a NAT keepalive, without zero octets (RFC 3948 2.3).
+    """
 
     data: bytes
     path: Path
+    is_keepalive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,8 @@ class ChildSa:
     `keys_in` and `keys_out` are (encryption key with salt, integrity key or empty). `spi_in` is the SPI we
     receive on, `spi_out` the one we send with, four octets each. `local_ts` are packets sent to us, `peer_ts`
     packets sent to the peer. `lowest_nonce` is the lower of the two nonces of the exchange that made it.
-    `tfc_out_allowed`: the peer accepts TFC padding.
+    `tfc_out_allowed`: the peer accepts TFC padding. `path` and `udp_encapsulation` are as they were when this
+    value was made; they follow the peer's address. `original_addresses`: transport mode through a NAT.
     """
 
     name: str
@@ -118,6 +124,7 @@ class ChildSa:
     path: Path
     lowest_nonce: bytes
     tfc_out_allowed: bool
+    original_addresses: OriginalAddresses | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +215,14 @@ class ChildSaClosed:
 
 @dataclass(frozen=True, slots=True)
 class PeerAddressChanged:
-    """An authenticated message came over another path, which is used from now on (RFC 7296 2.23)."""
+    """An authenticated message came over another path, which is used from now on (RFC 7296 2.23).
+
+    `children` are those of the session as they are now; their ESP takes the path, too.
+    """
 
     session: int
     path: Path
+    children: tuple[ChildSa, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from ike.child import SPI_OCTETS as CHILD_SPI_OCTETS
 from ike.config import Connection, EngineSettings, Path
 from ike.entropy import Entropy
 from ike.events import Datagram, Direction, DropReason, Event, IkeKeyLogEntry, TraceRecord
+from ike.nat import KEEPALIVE
 from ike.selectors import SelectorRegistry
 from ike.timers import TimerTable
 from ike.trace import summary
@@ -135,6 +136,9 @@ class Host:
 
     def send(self, datagrams: Iterable[bytes], path: Path) -> None:
         self.outbox.extend(Datagram(data, path) for data in datagrams)
+
+    def send_keepalive(self, path: Path) -> None:
+        self.outbox.append(Datagram(KEEPALIVE, path, is_keepalive=True))
 
     def emit(self, event: Event) -> None:
         self.events.append(event)

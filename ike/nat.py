@@ -14,6 +14,8 @@ from ike.config import Path
 
 IKE_PORT = 500
 NAT_PORT = 4500
+KEEPALIVE = b"\xff"
+"""RFC 3948 2.3: what a receiver ignores, and what keeps the mappings of NATs alive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,11 @@ class NatState:
     @property
     def udp_encapsulation(self) -> bool:
         return self.local_is_translated or self.peer_is_translated or self.is_forced
+
+    @property
+    def follows_peer(self) -> bool:
+        """Whether the peer's address may follow its packets: not if an attacker could move us (RFC 7296 2.23)."""
+        return self.peer_is_translated and not self.local_is_translated
 
 
 def detection_hash(spi_i: bytes, spi_r: bytes, end: tuple[str, int]) -> bytes:

@@ -127,7 +127,7 @@ class IkeSa:
         message = self._message(exchange.exchange_type, tuple(payloads), self.requests.next_id)
         datagrams = self._seal(message, now)
         message_id = self.requests.send(exchange, datagrams)
-        self.host.send(datagrams, self.path)
+        self._send(datagrams, self.path, now)
         self._set_retransmission(message_id, 1, now)
         return True
 
@@ -139,9 +139,13 @@ class IkeSa:
         payloads = exchange.request(self, now) or ()
         datagrams = self._seal(self._message(exchange.exchange_type, tuple(payloads), message_id), now)
         self.requests.replace(message_id, datagrams)
-        self.host.send(datagrams, self.path)
+        self._send(datagrams, self.path, now)
         self._set_retransmission(message_id, 1, now)
         return datagrams[0] if datagrams else b""
+
+    def _send(self, datagrams: Sequence[bytes], path: Path, now: float) -> None:
+        self.session.sent_at = now
+        self.host.send(datagrams, path)
 
     def _message(
         self, exchange: int, payloads: tuple[Payload, ...], message_id: int, *, is_response: bool = False
@@ -181,7 +185,7 @@ class IkeSa:
         message = self._message(request.exchange, tuple(payloads), request.message_id, is_response=True)
         datagrams = self._seal(message, now)
         self.responses.answered(request.message_id, request.raw, datagrams)
-        self.host.send(datagrams, path)
+        self._send(datagrams, path, now)
         return b"".join(datagrams[:1])
 
     def repeat_init_response(self, path: Path) -> None:
@@ -266,8 +270,8 @@ class IkeSa:
         if path == self.path or self not in (self.session.current, *self.session.others):
             return
         is_initiator_floating = self.state is IkeSaState.CONNECTING and not self.is_initiator
-        if is_initiator_floating or (self.nat.peer_is_translated and not self.nat.local_is_translated):
-            self.session.move(path)
+        if is_initiator_floating or self.nat.follows_peer:
+            self.session.move(path, now)
 
     def _process_request(
         self, message: Message, first_type: int, inner: bytes, path: Path, now: float
@@ -450,7 +454,7 @@ class IkeSa:
         )
         if request.transmissions < tries:
             request.transmissions += 1
-            self.host.send(request.datagrams, self.path)
+            self._send(request.datagrams, self.path, now)
             self._set_retransmission(message_id, request.transmissions, now)
         elif is_dying or self not in (self.session.current, *self.session.candidates):
             self._forget(now)

@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING
 
-from ike.child import Child
+from ike.child import Child, move_child
 from ike.config import ChildConfig, Connection, Path, RetransmitPolicy
 from ike.events import (
     ChildSaClosed,
@@ -59,7 +59,8 @@ class Session:
         self.peer_id: Identity | None = None
         self.extension_data: bytes | None = None
         self.established_at: float | None = None
-        self.heard_at = 0.0
+        self.heard_at = self.sent_at = 0.0
+        """When the peer last sent us something authentic, and when we last sent anything, over IKE or ESP."""
         self.is_over = False
         self._waiting: list[tuple[int, int, Exchange]] = []
         self._count = 0
@@ -195,6 +196,7 @@ class Session:
             )
         )
         self._start_ike_timers(now)
+        self._keep_mapping(now)
         if what.connection.liveness_s is not None:
             self.host.timers.set(now + what.connection.liveness_s, TimerKind.LIVENESS, self)
 
@@ -236,12 +238,37 @@ class Session:
         """Something authenticated came, over IKE or ESP: the peer is alive (RFC 7296 2.4)."""
         self.heard_at = max(self.heard_at, now)
 
-    def move(self, path: Path) -> None:
+    def note_sent(self, now: float) -> None:
+        """We sent ESP on a child."""
+        self.sent_at = max(self.sent_at, now)
+
+    def follow_esp(self, path: Path, now: float) -> None:
+        """The newest authentic ESP packet of the peer came over `path`: its NAT may have a new mapping for it."""
+        if path != self.current.path and self.current.nat.follows_peer:
+            self.move(path, now)
+
+    def move(self, path: Path, now: float) -> None:
         """The peer is somewhere else now."""
         for sa in (self.current, *self.others):
             sa.path = path
+        for child in self.children.values():
+            child.sa = move_child(child.sa, path, self.current.nat)
         if self.established_at is not None:
-            self.host.emit(PeerAddressChanged(self.number, path))
+            self._keep_mapping(now)
+            children = tuple(child.sa for child in self.children.values())
+            self.host.emit(PeerAddressChanged(self.number, path, children))
+
+    def _keep_mapping(self, now: float) -> None:
+        """Behind a NAT something must leave now and then, or its mapping for us ends (RFC 3948 4, RFC 7296 2.23)."""
+        timers = self.host.timers
+        if not self.current.nat.local_is_translated:
+            timers.cancel(TimerKind.KEEPALIVE, self)
+            return
+        silence_s = self.host.settings.nat_keepalive_s
+        if self.sent_at + silence_s <= now:
+            self.host.send_keepalive(self.current.path)
+            self.sent_at = now
+        timers.set(self.sent_at + silence_s, TimerKind.KEEPALIVE, self)
 
     def fail(self, sa: IkeSa, what: Fail, now: float) -> None:
         """`sa` does not come to be.
@@ -435,6 +462,8 @@ class Session:
                 )
             case TimerKind.LIVENESS, _:
                 self._check_heard(now)
+            case TimerKind.KEEPALIVE, _:
+                self._keep_mapping(now)
             case TimerKind.CHILD_REKEY, bytes(spi_in):
                 self.rekey_child(spi_in)
             case TimerKind.CHILD_HARD, bytes(spi_in):

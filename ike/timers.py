@@ -17,6 +17,7 @@ class TimerKind(StrEnum):
     RETRANSMIT = "retransmit"
     HALF_OPEN = "half-open IKE SA"
     LIVENESS = "liveness check"
+    KEEPALIVE = "NAT keepalive"
     IKE_REKEY = "IKE SA rekey"
     IKE_HARD = "IKE SA lifetime"
     CHILD_REKEY = "Child SA rekey"

@@ -112,6 +112,7 @@ class EgressPolicy:
                        header, in transport mode for the ports of UDP
     strict             the label must belong to this very VRF and class. A native child always is; with False
                        they only name the child, for peers that use equal children as they like
+    original_addresses transport mode through a NAT: the peer's and ours as the peer has them, for its checksums
     session            the IKE session the labels must have been given out in; static labels belong to none
     """
 
@@ -126,6 +127,7 @@ class EgressPolicy:
     local_selectors: tuple[AddressMatch, ...] = ()
     strict: bool = True
     session: int | None = None
+    original_addresses: tuple[str, str] | None = None
     gre: GreOptions = NO_GRE_OPTIONS
 
     def __post_init__(self) -> None:

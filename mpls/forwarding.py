@@ -448,8 +448,11 @@ def _open(
         return DropReason.OUTER_ADDRESS
     if policy.map is None:
         return payload
-    if protocol == ip.UDP and not policy.admits_udp_ports(octets):
-        return DropReason.UDP_HEADER
+    if protocol == ip.UDP:
+        if not policy.admits_udp_ports(octets):
+            return DropReason.UDP_HEADER
+        if policy.original_addresses is not None:  # RFC 3948 3.1.2
+            source, destination = policy.original_addresses
     return encapsulation.strip(protocol, octets, source, destination, policy.gre)
 
 

@@ -115,7 +115,7 @@ class Authenticate(Exchange):
             failed: Event = ChildSaFailed(number, name, config.name, kind, detail)
             return Outcome(establish=established, events=(failed,))
         try:
-            check_grant(sa, asked, granted)
+            granted = check_grant(sa, asked, granted)
         except Refused as refused:
             delete = DeleteChildSa(self._spi_in, CloseReason.UNACCEPTABLE_ANSWER, is_installed=False)
             failed = ChildSaFailed(number, name, config.name, None, refused.detail)
@@ -245,6 +245,7 @@ def _respond_first_child(
     terms, init = ChildTerms.read(message), sa.init
     if terms is None or init is None:
         return _FirstChild()
+    terms = terms.seen_from_here(sa.path, sa.nat, tsi_is_local=False)
     extension = connection.extension.name if connection.extension and extension_data is not None else None
     configs = [child for child in connection.children if child.extension == extension]
     try:

@@ -61,7 +61,7 @@ MAX_EARLY_DELETES = 64
 def check_grant(sa: IkeSa, asked: ChildTerms, granted: ChildTerms | None) -> ChildTerms:
     """The initiator's check that the answer is no more and nothing else than what was asked for.
 
-    Raises Refused.
+    Returns it in this end's view (RFC 7296 2.23.1). Raises Refused.
     """
     if granted is None:
         raise Refused(NotifyType.INVALID_SYNTAX, "the answer has no SA, TSi and TSr")
@@ -69,6 +69,7 @@ def check_grant(sa: IkeSa, asked: ChildTerms, granted: ChildTerms | None) -> Chi
         raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, "the answer selects what was not proposed")
     if len(granted.proposals[0].spi) != SPI_OCTETS:
         raise Refused(NotifyType.INVALID_SYNTAX, "the answer has no SPI")
+    granted = granted.seen_from_here(sa.path, sa.nat, tsi_is_local=True)
     if granted.mode is not asked.mode:
         what = "the answer lacks" if asked.mode is Mode.TRANSPORT else "the answer has an unasked"
         raise Refused(NotifyType.TS_UNACCEPTABLE, f"{what} USE_TRANSPORT_MODE")
@@ -106,6 +107,7 @@ def install(
         path=sa.path,
         udp_encapsulation=sa.nat.udp_encapsulation,
         tfc_out_allowed=peer_accepts_tfc,
+        originals=agreed.originals,
     )
     return Child(child_sa, config)
 
@@ -322,6 +324,7 @@ def respond_create_child(sa: IkeSa, message: Message) -> Outcome:
     terms, nonce_i = ChildTerms.read(message), message.get(NoncePayload)
     if terms is None or nonce_i is None:
         raise Refused(NotifyType.INVALID_SYNTAX, "no SA, Ni, TSi and TSr")
+    terms = terms.seen_from_here(sa.path, sa.nat, tsi_is_local=False)
     rekey = message.notify(NotifyType.REKEY_SA)
     session = sa.session
     old = session.child_by_spi_out(rekey.spi) if rekey else None

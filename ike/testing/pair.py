@@ -155,7 +155,8 @@ class Pair:
         self.clock.advance_to(at)
         for datagram in self.link.due(self.now):
             side = self.left if datagram.path.local[0] == self.left.path.local[0] else self.right
-            side.engine.receive_datagram(datagram.data, datagram.path, self.now)
+            if not datagram.is_keepalive:
+                side.engine.receive_datagram(datagram.data, datagram.path, self.now)
             self.flush()
         for side in (self.left, self.right):
             side.engine.handle_timer(self.now)

@@ -1,17 +1,20 @@
 """Two nodes on a virtual clock, joined by a wire of one millisecond, with virtual hosts as customers."""
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 from endpoint.config import Config, parse_config
+from endpoint.dataplane import EspArrival
 from endpoint.memory import MemoryHost
 from endpoint.node import Node, Observers
 from endpoint.state import EndpointState
 from ike import Datagram, Event, Path
 from ike.testing.entropy import ScriptedEntropy
+from ike.testing.link import Nat
 
 E = TypeVar("E")
 DELAY_S = 0.001
@@ -108,10 +111,15 @@ class End:
 
 
 class NodePair:
-    """`pe1` and `pe2`; `lose` decides what the wire loses, `wire` records (sender, octets) of all ESP."""
+    """`pe1` and `pe2`; `lose` decides what the wire loses, `wire` records (sender, octets) of all ESP.
 
-    def __init__(self, config1: Config, config2: Config) -> None:
+    `nat`: a box on the way; `keepalives` counts what each end sent of these.
+    """
+
+    def __init__(self, config1: Config, config2: Config, nat: Nat | None = None) -> None:
         self.now = 1000.0
+        self.nat = nat
+        self.keepalives: Counter[int] = Counter()
         self.lose: Callable[[int, bytes], bool] = lambda sender, octets: False
         self.wire: list[tuple[int, bytes]] = []
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -166,6 +174,13 @@ class NodePair:
     def pongs(self, number: int, vrf: str) -> list[int]:
         return [pong.sequence for pong in self.ends[number].hosts[vrf].pongs]
 
+    def translated(self, path: Path) -> Path | None:
+        """The path of what one end sends as the other sees it; None if the NAT does not let it pass."""
+        ends: tuple[tuple[str, int], tuple[str, int]] | None = (path.local, path.peer)
+        if self.nat is not None:
+            ends = self.nat.translate(path.local, path.peer)
+        return None if ends is None else Path(ends[1], ends[0])
+
     def carry(self, sender: int, octets: bytes, arrive: Callable[[], None]) -> None:
         if not self.lose(sender, octets):
             self._count += 1
@@ -200,7 +215,10 @@ class _Underlay:
         self._pair, self._number = pair, number
 
     def send_ike(self, datagram: Datagram) -> None:
-        path = Path(datagram.path.peer, datagram.path.local)
+        path = self._pair.translated(datagram.path)
+        self._pair.keepalives[self._number] += datagram.is_keepalive
+        if path is None or datagram.is_keepalive:
+            return
 
         def arrive() -> None:
             self._other.node.receive_ike(datagram.data, path, self._pair.now)
@@ -210,9 +228,12 @@ class _Underlay:
     def send_esp(self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int) -> None:
         for packet in packets:
             self._pair.wire.append((self._number, packet))
-            one = (packet, path.local[0], path.peer[0])
+            seen = self._pair.translated(path)
+            if seen is None:
+                continue
+            one = (packet, seen.peer if udp else (seen.peer[0], 0), seen.local[0])
 
-            def arrive(one: tuple[bytes, str, str] = one) -> None:
+            def arrive(one: EspArrival = one) -> None:
                 self._other.node.receive_esp([one], self._pair.now)
 
             self._pair.carry(self._number, packet, arrive)

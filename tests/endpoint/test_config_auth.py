@@ -171,7 +171,7 @@ def test_two_nodes_meet_by_certificates_that_are_valid_now(is_expired: bool) -> 
         auth = CertificateAuthConfig((own.der, middle.der), own.key, (anchor.der,))
         config = configuration(number)
         configs.append(replace(config, peers=(replace(config.peers[0], auth=auth),)))
-    pair = NodePair(*configs)
+    pair = NodePair(configs[0], configs[1])
     pair.ends[1].node.initiate("pe2", None, pair.now)
     pair.run(5)
     assert pair.ends[1].node.is_up("pe2", None) is not is_expired

@@ -102,6 +102,12 @@ class Alone:
     def on_inbound(self, child: Child, now: float) -> None:
         raise AssertionError("nothing comes in")
 
+    def on_inbound_path(self, child: Child, path: Path, now: float) -> None:
+        raise AssertionError("nothing comes in")
+
+    def on_outbound(self, child: Child, now: float) -> None:
+        raise AssertionError("nothing may leave")
+
     def on_lifetime(self, child: Child, now: float) -> None:
         raise AssertionError("there is no child")
 
@@ -325,7 +331,7 @@ def forged(nodes: NodePair, child: str, vrf: str, label_class: object, ttl: int 
 
 
 def receive(nodes: NodePair, *packets: bytes, source: str = "192.0.2.1") -> None:
-    nodes.pe2.node.receive_esp([(packet, source, "192.0.2.2") for packet in packets], nodes.now)
+    nodes.pe2.node.receive_esp([(packet, (source, 0), "192.0.2.2") for packet in packets], nodes.now)
 
 
 def drops_of(nodes: NodePair) -> dict[str, dict[str, int]]:

@@ -185,7 +185,7 @@ def test_every_end_is_told_with_its_reason(reason: CloseReason) -> None:
 
 
 def test_a_new_address_and_a_rekey_are_told() -> None:
-    assert line(PeerAddressChanged(1, PATH)).endswith(str(PATH))
+    assert line(PeerAddressChanged(1, PATH, ())).endswith(str(PATH))
     spis = [bytes([number]) * 8 for number in range(1, 5)]
     text = line(IkeSaRekeyed(1, *spis))
     assert all(spi.hex() in text for spi in spis)

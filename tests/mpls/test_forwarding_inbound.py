@@ -240,6 +240,17 @@ def test_udp_child_takes_the_ports_that_were_selected() -> None:
     assert reason(udp_policy(), b"", 17) is DropReason.UDP_HEADER
 
 
+def test_udp_checksum_is_that_of_the_addresses_before_a_nat() -> None:
+    """RFC 3948 3.1.2: in transport mode the sender has covered the addresses as it sees them."""
+    inside, ours, outside = "fd00::1", "2001:db8::2", "2001:db8:ff::1"
+    wrapping = Encapsulator(Encapsulation.MPLS_IN_UDP, Mode.TRANSPORT, ip_address(inside), ip_address(ours))
+    payload = wrapping.encapsulate(LabelEntry(100).encode(), body())[1]
+    child = replace(udp_policy(), peer_address=outside, local_addresses=frozenset({ours}))
+    assert reason(child, payload, 17, outside, ours) is DropReason.UDP_HEADER
+    known = replace(child, original_addresses=(inside, ours))
+    assert reason(known, payload, 17, outside, ours) is None
+
+
 def test_udp_selectors_hold_inside_a_tunnel_too() -> None:
     inside = replace(udp_policy(), mode=Mode.TUNNEL)
     assert reason(inside, tunnelled(Encapsulation.MPLS_IN_UDP), 4) is None
