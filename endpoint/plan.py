@@ -141,6 +141,7 @@ def _plan_peer(config: Config, peer: PeerConfig, wall_clock: Callable[[], float]
         first_child=first.name if first is not None and may_start_in_auth else None,
         force_udp=peer.udp is Udp.ALWAYS,
         forbid_udp=peer.udp is Udp.NEVER,
+        fragment_octets=peer.fragment_size if peer.fragmentation else None,
         liveness_s=peer.liveness_s,
         ike_rekey_s=peer.lifetime.ike_rekey_s,
         ike_hard_s=peer.lifetime.ike_hard_s,

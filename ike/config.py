@@ -178,7 +178,9 @@ class Connection:
     `peer_id` None: any identity that knows the secret, or that a certificate proves.
     `childless`: as initiator leave the child out of IKE_AUTH when the responder offers it (RFC 6023);
     otherwise `first_child` travels in IKE_AUTH. `force_udp` falsifies NAT_DETECTION_SOURCE_IP so that both
-    ends encapsulate ESP in UDP; `forbid_udp` sends no NAT detection at all.
+    ends encapsulate ESP in UDP; `forbid_udp` sends no NAT detection at all. `fragment_octets`: protected
+    messages whose IP packet would be larger are sent in fragments, if the peer takes them; None: none are sent
+    and none taken (RFC 7383).
     """
 
     name: str
@@ -197,6 +199,7 @@ class Connection:
     first_child: str | None = None
     force_udp: bool = False
     forbid_udp: bool = False
+    fragment_octets: int | None = 1280
     initial_contact: bool = True
     retransmit: RetransmitPolicy = RetransmitPolicy()
     liveness_s: float | None = 30.0
@@ -217,7 +220,8 @@ class EngineSettings:
     (RFC 7296 2.6). None is answered above `max_half_open`, nor one whose cookie proves an IPv4 address or IPv6
     /64 that has `max_half_open_per_address` of them already. The oldest session of more than
     `max_sessions_per_identity` with the same two identities is ended. `nat_keepalive_s`: after so much silence
-    an end behind a NAT sends a keepalive (RFC 3948 4).
+    an end behind a NAT sends a keepalive (RFC 3948 4). A message that comes in fragments may have
+    `max_message_octets`; all that are incomplete may hold `max_incomplete_octets`, for `reassembly_s` each.
     """
 
     cookie_threshold: int = 32
@@ -234,3 +238,6 @@ class EngineSettings:
     collision_timeout_s: float = 60.0
     nat_keepalive_s: float = 20.0
     nonce_octets: int = 32
+    max_message_octets: int = 65_535
+    max_incomplete_octets: int = 16 * 2**20
+    reassembly_s: float = 30.0

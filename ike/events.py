@@ -96,6 +96,14 @@ class DropReason(StrEnum):
     UNAUTHENTICATED_ERROR = "unauthenticated_error"
     UNUSABLE_ANSWER = "unusable_answer"
     UNPROTECTED = "unprotected"
+    FRAGMENT_REFUSED = "fragment_refused"
+    """Not both ends have announced fragmentation (RFC 7383 2.3)."""
+    FRAGMENT_REPEATED = "fragment_repeated"
+    FRAGMENT_OUTDATED = "fragment_outdated"
+    """The peer has sent smaller fragments of the same message since (RFC 7383 2.6)."""
+    FRAGMENT_LIMIT = "fragment_limit"
+    FRAGMENT_TIMEOUT = "fragment_timeout"
+    """A message of which some fragments never came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +275,7 @@ class Direction(Enum):
 class TraceRecord:
     """One message of one session, for researchers and narratives.
 
-    `summary`: "IKE_AUTH request 1 {IDi AUTH}".
+    `summary`: "IKE_AUTH request 1 {IDi AUTH}". `datagrams`: how many carried it, as fragments if more than one.
     """
 
     at: float
@@ -278,6 +286,7 @@ class TraceRecord:
     message_id: int
     spi_i: bytes
     spi_r: bytes
+    datagrams: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from ike.child import SPI_OCTETS as CHILD_SPI_OCTETS
 from ike.config import Connection, EngineSettings, Path
 from ike.entropy import Entropy
 from ike.events import Datagram, Direction, DropReason, Event, IkeKeyLogEntry, TraceRecord
+from ike.fragments import Budget
 from ike.nat import KEEPALIVE
 from ike.selectors import SelectorRegistry
 from ike.timers import TimerTable
@@ -60,6 +61,7 @@ class Host:
         """SHA-256 of an IKE_SA_INIT request -> what it made, while nobody is authenticated (RFC 7296 2.1)."""
         self.completed_inits: set[bytes] = set()
         """The same of those that are authenticated: a late copy of the request is ignored."""
+        self.reassembly_budget = Budget(settings.max_incomplete_octets)
         self._trace = trace
         self._ike_sas: dict[tuple[bytes, bytes], IkeSa] = {}
         self._child_spis: dict[bytes, Session] = {}
@@ -99,6 +101,7 @@ class Host:
     def forget_ike_sa(self, sa: IkeSa) -> None:
         """Also when it was never registered, or is forgotten already."""
         self.timers.cancel_all(sa)
+        sa.opener.clear()
         self.forget_init(sa)
         if self._ike_sas.get((sa.spi_i, sa.spi_r)) is sa:
             del self._ike_sas[sa.spi_i, sa.spi_r]
@@ -147,7 +150,13 @@ class Host:
         self.counters[reason] += 1
 
     def trace_message(
-        self, at: float, session: int | None, direction: Direction, path: Path, message: Message
+        self,
+        at: float,
+        session: int | None,
+        direction: Direction,
+        path: Path,
+        message: Message,
+        datagrams: int = 1,
     ) -> None:
         if self._trace:
             self._trace(
@@ -160,5 +169,6 @@ class Host:
                     message.message_id,
                     message.spi_i,
                     message.spi_r,
+                    datagrams,
                 )
             )

@@ -20,16 +20,18 @@ from ike.exchanges.rekey_ike import RekeyIkeSa
 from ike.exchanges.respond import respond
 from ike.exchanges.sa_init import InitiateSa
 from ike.exchanges.schema import UnsupportedCriticalPayload, story_of
+from ike.fragments import udp_payload_octets
 from ike.host import Host
 from ike.material import InitMaterial, Keyed
 from ike.nat import NatState
 from ike.numbers import ExchangeType, NotifyType, TransformType
-from ike.protection import IntegrityError, Protection
+from ike.opening import Opened, Opener
+from ike.protection import Protection
 from ike.session import Session
 from ike.states import Doing, IkeSaState, check_transition
 from ike.timers import TimerKind
 from ike.window import Arrival, RequestWindow, ResponseWindow
-from ike.wire.message import Header, Message, SealedBody, parse_payloads
+from ike.wire.message import HEADER_OCTETS, Header, Message, SealedBody, parse_payloads
 from ike.wire.payloads import NotifyPayload, Payload
 from ike.wire.sa import Proposal
 
@@ -61,12 +63,15 @@ class IkeSa:
         """The Vendor IDs of extensions that both ends sent."""
         self.peer_hashes: frozenset[int] = frozenset()
         """The hash algorithms that the peer listed, if both ends announced theirs (RFC 7427 4)."""
+        self.fragment_octets: int | None = None
+        """The largest IP packet that we send, if both ends announced fragmentation (RFC 7383 2.3)."""
         self.offers_childless = False
         """The responder sent CHILDLESS_IKEV2_SUPPORTED."""
         self.peer_successor: Successor | None = None
         """Made by the peer's rekey of this IKE SA, while ours may be under way."""
         self.requests: RequestWindow[Exchange] = RequestWindow()
         self.responses = ResponseWindow()
+        self.opener = Opener(host)
         self._keyed: Keyed | None = None
         self._last_words: Sequence[Payload] = ()
 
@@ -153,19 +158,27 @@ class IkeSa:
         return Message(self.spi_i, self.spi_r, exchange, self.is_initiator, is_response, message_id, payloads)
 
     def _seal(self, message: Message, now: float) -> tuple[bytes, ...]:
-        self.host.trace_message(now, self.session.number, Direction.SENT, self.path, message)
         rewrite = self.host.rewrite_outgoing
         parts = rewrite(message) if rewrite else (message,)
-        return tuple(self._octets(message, part) for part in parts)
+        datagrams = tuple(datagram for part in parts for datagram in self._octets(message, part))
+        self.host.trace_message(
+            now, self.session.number, Direction.SENT, self.path, message, max(1, len(datagrams))
+        )
+        return datagrams
 
-    def _octets(self, message: Message, part: Message | SealedBody) -> bytes:
-        is_clear = message.exchange == ExchangeType.IKE_SA_INIT
+    def _octets(self, message: Message, part: Message | SealedBody) -> tuple[bytes, ...]:
+        body = part if isinstance(part, SealedBody) else None
         if isinstance(part, Message):
-            return part.encode() if is_clear else self.keyed.protection.seal(part)
-        if is_clear:
-            length = len(Header.parse(message.encode()).encode()) + len(part.octets)
-            return message.header(part.first_type, length).encode() + part.octets
-        return self.keyed.protection.seal(message, part)
+            message = part
+        if message.exchange == ExchangeType.IKE_SA_INIT:
+            if body is None:
+                return (message.encode(),)
+            return (message.header(body.first_type, HEADER_OCTETS + len(body.octets)).encode() + body.octets,)
+        protection = self.keyed.protection
+        if self.fragment_octets is None:
+            return (protection.seal(message, body),)
+        limit_octets = udp_payload_octets(self.fragment_octets, self.path.peer[0])
+        return protection.seal_datagrams(message, limit_octets, body)
 
     def _set_retransmission(self, message_id: int, transmissions: int, now: float) -> None:
         policy = self.session.retransmit
@@ -212,6 +225,7 @@ class IkeSa:
             self.host, self.session, spi_i=spi_i, spi_r=spi_r, is_initiator=is_initiator, path=self.path
         )
         sa.nat, sa.vendor_ids, sa.offers_childless = self.nat, self.vendor_ids, self.offers_childless
+        sa.fragment_octets = self.fragment_octets
         sa.use_keys(proposal, keys)
         return sa
 
@@ -236,13 +250,15 @@ class IkeSa:
             self.host.send(self.responses.response_to(header.message_id), path)
         elif arrival is Arrival.FORGOTTEN:
             self.host.drop(DropReason.OLD_RETRANSMISSION)
+        elif arrival is Arrival.ANSWERED:
+            self._receive_answered(data, path)
         elif arrival is Arrival.OUTSIDE or self.state is IkeSaState.CLOSED:
             self.host.drop(DropReason.OUTSIDE_WINDOW)
         elif header.exchange not in self._expected_exchanges():
             self.host.drop(DropReason.UNEXPECTED_EXCHANGE)
-        elif (opened := self._open(data)) is not None:
+        elif (opened := self._open(data, now)) is not None:
             self._heard(path, now)
-            self._process_request(*opened, path, now)
+            self._process_request(opened, path, now)
             self.session.pump(now)
 
     def _expected_exchanges(self) -> tuple[ExchangeType, ...]:
@@ -251,18 +267,37 @@ class IkeSa:
             return (ExchangeType.CREATE_CHILD_SA, ExchangeType.INFORMATIONAL)
         return () if self.is_initiator else (ExchangeType.IKE_AUTH,)
 
-    def _open(self, data: bytes) -> tuple[Message, int, bytes] | None:
-        """The sealed message, the type of its first inner payload, and the inner octets."""
+    def _open(self, data: bytes, now: float) -> Opened | None:
+        message = self._parse(data)
+        return self.opener.open(message, self.keyed.protection, now) if message else None
+
+    def _parse(self, data: bytes) -> Message | None:
         try:
             message = Message.parse(data)
         except ParseError:
             self.host.drop(DropReason.MALFORMED)
             return None
-        try:
-            return message, *self.keyed.protection.open(data)
-        except IntegrityError:
-            self.host.drop(DropReason.INTEGRITY)
+        if self.fragment_octets is None and message.encrypted and message.encrypted.is_fragment:
+            self.host.drop(DropReason.FRAGMENT_REFUSED)
             return None
+        return message
+
+    def _receive_answered(self, data: bytes, path: Path) -> None:
+        """A request that is answered already, in other octets.
+
+        Only fragment 1 of another division of it gets the response again (RFC 7383 2.5.2, 2.6.1).
+        """
+        message = self._parse(data)
+        sealed = message.encrypted if message else None
+        if message is None:
+            return
+        if sealed is None or not sealed.is_fragment:
+            self.host.drop(DropReason.OUTSIDE_WINDOW)
+        elif sealed.fragment_number != 1:
+            self.host.drop(DropReason.FRAGMENT_REPEATED)
+        elif self.opener.is_authentic_fragment(message, self.keyed.protection):
+            self.host.drop(DropReason.RETRANSMITTED_REQUEST)
+            self.host.send(self.responses.response_to(message.message_id), path)
 
     def _heard(self, path: Path, now: float) -> None:
         """A fresh authenticated message. Only now may the peer's address follow (RFC 7296 2.23)."""
@@ -273,12 +308,16 @@ class IkeSa:
         if is_initiator_floating or self.nat.follows_peer:
             self.session.move(path, now)
 
-    def _process_request(
-        self, message: Message, first_type: int, inner: bytes, path: Path, now: float
-    ) -> None:
+    def _read(self, opened: Opened, path: Path, now: float) -> Message:
+        """The message in clear. Raises ParseError."""
+        message = replace(opened.message, payloads=parse_payloads(opened.first_type, opened.inner))
+        self.host.trace_message(now, self.session.number, Direction.RECEIVED, path, message, opened.datagrams)
+        return message
+
+    def _process_request(self, opened: Opened, path: Path, now: float) -> None:
+        message = opened.message
         try:
-            message = replace(message, payloads=parse_payloads(first_type, inner))
-            self.host.trace_message(now, self.session.number, Direction.RECEIVED, path, message)
+            message = self._read(opened, path, now)
             story = story_of(message)
         except UnsupportedCriticalPayload as unsupported:
             notify = NotifyPayload(NotifyType.UNSUPPORTED_CRITICAL_PAYLOAD, bytes([unsupported.payload_type]))
@@ -314,20 +353,17 @@ class IkeSa:
             request.exchange.receive_response(self, data, path, now)
         elif not self.is_keyed:
             self.host.drop(DropReason.UNPROTECTED)
-        elif (opened := self._open(data)) is not None:
+        elif (opened := self._open(data, now)) is not None:
             self._heard(path, now)
             self.requests.answered(header.message_id)
             self.stop_retransmission(header.message_id)
-            self._process_response(request.exchange, *opened, path, now)
+            self._process_response(request.exchange, opened, path, now)
             self._say_last_words(now)
             self.session.pump(now)
 
-    def _process_response(
-        self, exchange: Exchange, message: Message, first_type: int, inner: bytes, path: Path, now: float
-    ) -> None:
+    def _process_response(self, exchange: Exchange, opened: Opened, path: Path, now: float) -> None:
         try:
-            message = replace(message, payloads=parse_payloads(first_type, inner))
-            self.host.trace_message(now, self.session.number, Direction.RECEIVED, path, message)
+            message = self._read(opened, path, now)
             story = story_of(message)
         except (ParseError, SchemaError) as error:
             self.host.drop(DropReason.SCHEMA if isinstance(error, SchemaError) else DropReason.MALFORMED)

@@ -24,6 +24,7 @@ class TimerKind(StrEnum):
     CHILD_HARD = "Child SA lifetime"
     RETRY = "retry after TEMPORARY_FAILURE"
     SUCCESSION = "peer has to delete the replaced IKE SA"
+    REASSEMBLY = "fragments of a message are missing"
     LINGER = "closed IKE SA answers retransmissions"
 
 

@@ -66,6 +66,8 @@ class Arrival(Enum):
     NEW = "new"
     RETRANSMISSION = "retransmission"
     FORGOTTEN = "forgotten"
+    ANSWERED = "answered"
+    """Under an answered Message ID, but not the octets that were answered."""
     OUTSIDE = "outside"
 
 
@@ -96,7 +98,7 @@ class ResponseWindow:
         cached = self._answered.get(message_id)
         if cached is not None:
             same = cached.request_digest == hashlib.sha256(request).digest()
-            return Arrival.RETRANSMISSION if same else Arrival.OUTSIDE
+            return Arrival.RETRANSMISSION if same else Arrival.ANSWERED
         if message_id < self._lowest_unanswered:
             return Arrival.FORGOTTEN
         return Arrival.NEW if message_id < self._lowest_unanswered + self.size else Arrival.OUTSIDE

@@ -197,6 +197,8 @@ class PeerConfig:
     strict_child: bool = False  # the label must belong to the very SA that carried it, also with a plain peer
     seclabel_in_auth: bool = False  # names may be sent in IKE_AUTH to a peer that is not childless
     link_mtu: int = 1500
+    fragmentation: bool = True  # of IKE messages, RFC 7383
+    fragment_size: int = 1280  # octets of the largest IP packet
     lifetime: LifetimeConfig = LifetimeConfig()
     liveness_s: float | None = DEFAULT_LIVENESS_S
 

@@ -66,6 +66,8 @@ def read_peer(table: Table, vrfs: Mapping[str, VrfConfig], secrets: SecretSource
         strict_child=table.boolean("strict_child", False),
         seclabel_in_auth=table.boolean("seclabel_in_auth", False),
         link_mtu=table.integer("link_mtu", 1500, 576, 65535),
+        fragmentation=table.boolean("fragmentation", True),
+        fragment_size=table.integer("fragment_size", 1280, 576, 65535),
         lifetime=_read_lifetime(table),
         liveness_s=table.value("liveness", parse_duration, DEFAULT_LIVENESS_S),
     )

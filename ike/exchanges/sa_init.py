@@ -1,7 +1,7 @@
 """IKE_SA_INIT as initiator (RFC 7296 1.2, 2.4, 2.6, 2.6.1, 2.21.1).
 
-    HDR, [N(COOKIE)], SAi1, KEi, Ni, N(NAT_DETECTION_*), [N(hashes)], [V]  -->
-      <--  HDR, SAr1, KEr, Nr, N(NAT_DETECTION_*), [CERTREQ], [N(hashes)], [N(CHILDLESS_IKEV2_SUPPORTED)], [V]
+    HDR, [N(COOKIE)], SAi1, KEi, Ni, N(NAT_DETECTION_*), [N+], [V]  -->
+      <--  HDR, SAr1, KEr, Nr, N(NAT_DETECTION_*), [CERTREQ], [N+], [V]
                          or   <--  HDR, N(COOKIE)   or   HDR, N(INVALID_KE_PAYLOAD)   or another error
 
 None of the answers is authenticated. So an error never ends the attempt, and each usable answer is followed
@@ -73,6 +73,7 @@ class InitiateSa(Exchange):
         if not connection.forbid_udp:
             payloads.extend(nat_detection(sa.host, sa.spi_i, NO_SPI, sa.path, is_forced=connection.force_udp))
         payloads.extend(hash_announcement((connection,)))
+        payloads.extend(fragmentation_announcement(connection.fragment_octets))
         if connection.extension:
             payloads.append(VendorIdPayload(connection.extension.vendor_id))
         return payloads
@@ -167,6 +168,8 @@ class InitiateSa(Exchange):
         )
         candidate.vendor_ids, candidate.offers_childless = vendor_ids, offers_childless
         candidate.peer_hashes = peer_hashes
+        if message.notify(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED):
+            candidate.fragment_octets = connection.fragment_octets
         candidate.use_keys(chosen, keys)
         return candidate
 
@@ -179,6 +182,11 @@ class InitiateSa(Exchange):
         """The timer ended."""
         reason, detail = self._hint or (FailureReason.NO_ANSWER, "IKE_SA_INIT was not answered")
         return Fail(reason, detail)
+
+
+def fragmentation_announcement(fragment_octets: int | None) -> tuple[NotifyPayload, ...]:
+    """N(IKEV2_FRAGMENTATION_SUPPORTED), unless there is no size (RFC 7383 2.3)."""
+    return () if fragment_octets is None else (NotifyPayload(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED),)
 
 
 def nat_detection(

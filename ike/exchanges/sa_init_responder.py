@@ -1,7 +1,7 @@
 """IKE_SA_INIT as responder: no state before the cookie, little after it (RFC 7296 1.2, 2.1, 2.6; RFC 6023).
 
-    HDR, [N(COOKIE)], SAi1, KEi, Ni, N(NAT_DETECTION_*), [N(hashes)], [V]  -->
-      <--  HDR, SAr1, KEr, Nr, N(NAT_DETECTION_*), [CERTREQ], [N(hashes)], [N(CHILDLESS_IKEV2_SUPPORTED)], [V]
+    HDR, [N(COOKIE)], SAi1, KEi, Ni, N(NAT_DETECTION_*), [N+], [V]  -->
+      <--  HDR, SAr1, KEr, Nr, N(NAT_DETECTION_*), [CERTREQ], [N+], [V]
 
 Must not know who the peer is: that is IKE_AUTH's.
 """
@@ -21,7 +21,7 @@ from ike.exchanges.auth import usable_connections
 from ike.exchanges.credentials import announced_hashes, certificate_requests, hash_announcement
 from ike.exchanges.key_exchange import answer_key_exchange
 from ike.exchanges.refusal import Refused
-from ike.exchanges.sa_init import MESSAGE_ID, nat_detection, nat_state
+from ike.exchanges.sa_init import MESSAGE_ID, fragmentation_announcement, nat_detection, nat_state
 from ike.exchanges.schema import UnsupportedCriticalPayload, story_of
 from ike.host import Host
 from ike.material import InitMaterial
@@ -112,6 +112,8 @@ class InitResponder:
         peer_hashes = announced_hashes(message)
         announcement = hash_announcement(connections) if peer_hashes else ()
         payloads.extend(announcement)
+        fragment_octets = _fragment_octets(message, connections)
+        payloads.extend(fragmentation_announcement(fragment_octets))
         # RFC 6023 3; and without it a Vendor ID of ours would not count.
         payloads.append(NotifyPayload(NotifyType.CHILDLESS_IKEV2_SUPPORTED, protocol=ProtocolId.IKE))
         payloads.extend(VendorIdPayload(vendor_id) for vendor_id in sorted(vendor_ids))
@@ -121,6 +123,7 @@ class InitResponder:
         session.current = sa
         sa.nat, sa.vendor_ids, sa.init_digest, sa.init_source = nat, vendor_ids, digest, source
         sa.peer_hashes = peer_hashes if announcement else frozenset()
+        sa.fragment_octets = fragment_octets
         keys = derive_ike_keys(chosen, nonce_i.data, nonce_r.data, shared, message.spi_i, spi_r)
         sa.use_keys(chosen, keys)
         response = sa.respond(message, payloads, path, now)
@@ -165,6 +168,14 @@ def _source(address: str) -> str:
 def _shared_vendor_ids(message: Message, connections: list[Connection]) -> frozenset[bytes]:
     ours = {connection.extension.vendor_id for connection in connections if connection.extension}
     return frozenset(ours & {vendor.data for vendor in message.all(VendorIdPayload)})
+
+
+def _fragment_octets(message: Message, connections: list[Connection]) -> int | None:
+    """The smallest size of those who may be meant; None unless both ends want fragmentation (RFC 7383 2.3)."""
+    if message.notify(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED) is None:
+        return None
+    sizes = [connection.fragment_octets for connection in connections]
+    return min((octets for octets in sizes if octets is not None), default=None)
 
 
 def _wants_nat_detection(message: Message) -> bool:

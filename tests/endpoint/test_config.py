@@ -93,6 +93,7 @@ def test_what_is_left_out_has_its_default() -> None:
     assert peer.vrfs[0].peer_id == config.vrfs[0].id
     assert peer.vrfs[0].classes == ("gold", 7)
     assert (peer.port, peer.link_mtu, peer.liveness_s) == (500, 1500, 30.0)
+    assert (peer.fragmentation, peer.fragment_size) == (True, 1280)
     assert peer.lifetime == LifetimeConfig()
     assert not config.starts_on_nat_port(peer)
     assert config.label_class(7) == LabelClass(7)

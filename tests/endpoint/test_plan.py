@@ -278,6 +278,14 @@ def test_udp_setting_becomes_nat_detection(udp: str, forced: int, forbidden: int
 # --- the connection
 
 
+@pytest.mark.parametrize(
+    ("settings", "octets"),
+    [("", 1280), ("fragment_size = 576", 576), ("fragmentation = false\nfragment_size = 576", None)],
+)
+def test_fragmentation_is_on_with_a_size_or_off(settings: str, octets: int | None) -> None:
+    assert plan(f'selectors = "plain"\n{settings}', "").connection.fragment_octets == octets
+
+
 def test_the_connection_is_that_of_the_configuration() -> None:
     connection = plan(
         'lifetime = { child_rekey = "1h", child_hard = "2h", ike_rekey = "4h", ike_hard = "5h" }'

@@ -47,10 +47,10 @@ def test_response_is_remembered_until_the_next_request() -> None:
     assert window.classify(0, b"zero") is Arrival.FORGOTTEN
 
 
-def test_other_octets_under_an_answered_id_get_nothing() -> None:
+def test_other_octets_under_an_answered_id_are_no_retransmission() -> None:
     window = ResponseWindow()
     window.answered(0, b"request", (b"answer",))
-    assert window.classify(0, b"another") is Arrival.OUTSIDE
+    assert window.classify(0, b"another") is Arrival.ANSWERED
 
 
 def test_ids_beyond_the_window_are_outside() -> None:
