@@ -18,12 +18,17 @@ from typing import Final
 
 from endpoint.config import (
     AddressPair,
-    AuthConfig,
+    AnchorsConfig,
     Config,
     Encapsulation,
+    KeyAuthConfig,
+    LocalAuthConfig,
+    NullAuthConfig,
+    PeerAuthConfig,
     PeerConfig,
     PeerVrfConfig,
     PskAuthConfig,
+    RawKeysConfig,
     Selectors,
     Udp,
 )
@@ -35,6 +40,8 @@ from ike import (
     Extension,
     Identity,
     Mode,
+    NullAuth,
+    PeerSignature,
     PskAuth,
     SelectorRegistry,
     SelectorType,
@@ -42,7 +49,8 @@ from ike import (
     TrafficPolicy,
     TrustStore,
 )
-from ike.config import Auth, ConfigSelector
+from ike.config import ConfigSelector, LocalAuth, PeerAuth
+from ike.identities import parse_peer_name
 from ike.selectors import SecurityLabel
 from mpls import capability
 from mpls.identifiers import ClassId, VrfId
@@ -105,11 +113,27 @@ def plan_peers(config: Config, wall_clock: Callable[[], float] = time.time) -> t
     return tuple(_plan_peer(config, peer, wall_clock) for peer in config.peers)
 
 
-def _auth(auth: AuthConfig, wall_clock: Callable[[], float]) -> Auth:
-    if isinstance(auth, PskAuthConfig):
-        return PskAuth(auth.psk)
-    trust = TrustStore(auth.anchors, auth.crls, wall_clock=wall_clock)
-    return SignatureAuth(auth.chain, auth.key, trust, auth.rsa_pss, auth.rsa_sha1)
+def _local_auth(auth: LocalAuthConfig) -> LocalAuth:
+    match auth:
+        case PskAuthConfig():
+            return PskAuth(auth.psk)
+        case KeyAuthConfig():
+            return SignatureAuth(auth.key, auth.chain, auth.rsa_pss, auth.rsa_sha1)
+        case NullAuthConfig():
+            return NullAuth()
+
+
+def _peer_auth(proof: PeerAuthConfig, wall_clock: Callable[[], float]) -> PeerAuth:
+    match proof:
+        case PskAuthConfig():
+            return PskAuth(proof.psk)
+        case AnchorsConfig():
+            trust = TrustStore(proof.anchors, proof.crls, wall_clock=wall_clock)
+            return PeerSignature(trust, rsa_sha1=proof.rsa_sha1)
+        case RawKeysConfig():
+            return PeerSignature(raw_keys=proof.keys, rsa_sha1=proof.rsa_sha1)
+        case NullAuthConfig():
+            return NullAuth()
 
 
 def _plan_peer(config: Config, peer: PeerConfig, wall_clock: Callable[[], float]) -> PeerPlan:
@@ -127,9 +151,11 @@ def _plan_peer(config: Config, peer: PeerConfig, wall_clock: Callable[[], float]
     may_start_in_auth = peer.selectors is not Selectors.SECLABEL or peer.seclabel_in_auth
     connection = Connection(
         name=peer.name,
-        local_id=Identity.parse_text(config.endpoint.identity),
-        peer_id=Identity.parse_text(peer.identity),
-        auth=_auth(peer.auth, wall_clock),
+        local_id=_local_identity(config, peer),
+        peer_id=parse_peer_name(peer.identity),
+        auth=_local_auth(peer.auth),
+        peer_auth=tuple(_peer_auth(proof, wall_clock) for proof in peer.peer_auth),
+        is_exclusive=peer.is_several,
         ike_proposals=peer.ike,
         children=tuple(child.config for child in children),
         local_addresses=config.endpoint.addresses,
@@ -148,6 +174,12 @@ def _plan_peer(config: Config, peer: PeerConfig, wall_clock: Callable[[], float]
         max_children=max(16, 4 * len(children)),
     )
     return PeerPlan(peer, connection, tuple(children))
+
+
+def _local_identity(config: Config, peer: PeerConfig) -> Identity:
+    """Whoever proves nothing claims nothing (RFC 7619 2.2)."""
+    is_anonymous = isinstance(peer.auth, NullAuthConfig)
+    return Identity.null() if is_anonymous else Identity.parse_text(config.endpoint.identity)
 
 
 def _extension(peer: PeerConfig) -> Extension:

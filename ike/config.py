@@ -14,6 +14,7 @@ from cryptography import x509
 
 from ike.crypto.signatures import PrivateKey, PublicKey, SignatureError, check_public_key
 from ike.errors import LocalError
+from ike.identities import PeerName
 from ike.selectors import DynamicSelector, Selector
 from ike.wire.identity import Identity
 from ike.wire.sa import Proposal
@@ -23,8 +24,12 @@ __all__ = [
     "Connection",
     "EngineSettings",
     "Extension",
+    "LocalAuth",
     "Mode",
+    "NullAuth",
     "Path",
+    "PeerAuth",
+    "PeerSignature",
     "PskAuth",
     "RetransmitPolicy",
     "SignatureAuth",
@@ -56,7 +61,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class PskAuth:
-    """Both ends prove that they know one secret (RFC 7296 2.15, auth method 2)."""
+    """Whoever proves itself by this knows the secret (RFC 7296 2.15, auth method 2)."""
 
     psk: bytes = field(repr=False)
 
@@ -76,31 +81,55 @@ class Trust(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class SignatureAuth:
-    """Both ends prove that they have the key of a certificate (RFC 7296 2.15, RFC 7427).
+class NullAuth:
+    """No proof of who one is, only that one saw the whole of IKE_SA_INIT (RFC 7619, auth method 13)."""
 
-    `chain` is ours in DER, the end entity first and without the trust anchor; it is always sent. The two ends
-    may have keys of different kinds. `rsa_pss` False: sign by PKCS#1 v1.5 with an RSA key. `rsa_sha1`: sign
-    and accept RSA with SHA-1 when the peer does not know RFC 7427. Raises LocalError for a key that does not
-    belong to `chain[0]` or is not used here.
+
+@dataclass(frozen=True, slots=True)
+class SignatureAuth:
+    """We prove that we have a private key (RFC 7296 2.15, RFC 7427).
+
+    `chain` is ours in DER, the end entity first and without the trust anchor; it is always sent. Without one the
+    peer knows our key already; it is sent as a raw public key (RFC 7670) to a peer that asks for it. `rsa_pss`
+    False: sign by PKCS#1 v1.5 with an RSA key. `rsa_sha1`: sign with RSA and SHA-1 for a peer that does not know
+    RFC 7427. Raises LocalError for a key that does not belong to `chain[0]` or is not used here.
     """
 
-    chain: tuple[bytes, ...] = field(repr=False)
     key: PrivateKey = field(repr=False)
-    trust: Trust
+    chain: tuple[bytes, ...] = field(default=(), repr=False)
     rsa_pss: bool = True
     rsa_sha1: bool = False
 
     def __post_init__(self) -> None:
         try:
-            certified = check_public_key(x509.load_der_x509_certificate(self.chain[0]).public_key())
-        except (IndexError, ValueError, SignatureError) as error:
-            raise LocalError(f"our certificate: {error}") from error
-        if certified != self.key.public_key():
+            check_public_key(self.key.public_key())
+            certified = _key_of(self.chain[0]) if self.chain else None
+        except (ValueError, SignatureError) as error:
+            raise LocalError(f"our {'certificate' if self.chain else 'key'}: {error}") from error
+        if certified is not None and certified != self.key.public_key():
             raise LocalError("our key is not that of our certificate")
 
 
-Auth = PskAuth | SignatureAuth
+@dataclass(frozen=True, slots=True)
+class PeerSignature:
+    """The peer proves that it has a private key: that of a certificate or a raw public key (RFC 7670).
+
+    `trust` judges certificates; None: none is accepted. `raw_keys` are keys that prove the connection's peer
+    whatever its identity is called. `rsa_sha1` accepts RSA with SHA-1 from a peer that does not know RFC 7427.
+    Its key may be of another kind than ours.
+    """
+
+    trust: Trust | None = None
+    raw_keys: tuple[PublicKey, ...] = field(default=(), repr=False)
+    rsa_sha1: bool = False
+
+
+def _key_of(certificate: bytes) -> PublicKey:
+    return check_public_key(x509.load_der_x509_certificate(certificate).public_key())
+
+
+LocalAuth = PskAuth | SignatureAuth | NullAuth
+PeerAuth = PskAuth | PeerSignature | NullAuth
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +203,10 @@ class ChildConfig:
 class Connection:
     """One peer: who it is, where it is, how it proves it, and which children it may have.
 
-    Both ends authenticate by the same means, `auth`. Empty `local_addresses` or `peer_addresses`: any.
-    `peer_id` None: any identity that knows the secret, or that a certificate proves.
+    We authenticate by `auth`, the peer by any one of `peer_auth`; empty: by the same secret. Empty
+    `local_addresses` or `peer_addresses`: any. `peer_id` None: any identity that knows the secret, or that a
+    certificate proves. A peer that proves nothing (NullAuth) has no identity: `peer_id` is ID_NULL (RFC 7619 2.2).
+    `is_exclusive`: of all whom `peer_id` stands for, one at a time; who comes later is refused.
     `childless`: as initiator leave the child out of IKE_AUTH when the responder offers it (RFC 6023);
     otherwise `first_child` travels in IKE_AUTH. `force_udp` falsifies NAT_DETECTION_SOURCE_IP so that both
     ends encapsulate ESP in UDP; `forbid_udp` sends no NAT detection at all. `fragment_octets`: protected
@@ -185,8 +216,8 @@ class Connection:
 
     name: str
     local_id: Identity
-    peer_id: Identity | None
-    auth: Auth
+    peer_id: PeerName
+    auth: LocalAuth
     ike_proposals: tuple[Proposal, ...]
     children: tuple[ChildConfig, ...] = ()
     local_addresses: tuple[str, ...] = ()
@@ -207,6 +238,19 @@ class Connection:
     ike_rekey_jitter: float = 0.1
     ike_hard_s: float | None = 21600.0
     max_children: int = 64
+    peer_auth: tuple[PeerAuth, ...] = ()
+    is_exclusive: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.peer_auth and not isinstance(self.auth, PskAuth):
+            raise LocalError(f"connection {self.name} does not say how the peer proves itself")
+        if any(isinstance(proof, NullAuth) for proof in self.proofs) and self.peer_id != Identity.null():
+            raise LocalError(f"connection {self.name} gives an identity to a peer that proves none")
+
+    @property
+    def proofs(self) -> tuple[PeerAuth, ...]:
+        """What the peer may prove itself by."""
+        return self.peer_auth or ((self.auth,) if isinstance(self.auth, PskAuth) else ())
 
     def child(self, name: str) -> ChildConfig | None:
         return next((child for child in self.children if child.name == name), None)

@@ -65,6 +65,8 @@ class IkeSa:
         """The hash algorithms that the peer listed, if both ends announced theirs (RFC 7427 4)."""
         self.fragment_octets: int | None = None
         """The largest IP packet that we send, if both ends announced fragmentation (RFC 7383 2.3)."""
+        self.wants_raw_key = False
+        """The responder's CERTREQ asked for a raw public key (RFC 7670)."""
         self.offers_childless = False
         """The responder sent CHILDLESS_IKEV2_SUPPORTED."""
         self.peer_successor: Successor | None = None

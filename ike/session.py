@@ -28,6 +28,7 @@ from ike.exchanges.exchange import AddChild, Close, Establish, Exchange, Fail, O
 from ike.exchanges.informational import DeleteChildSa, LivenessCheck, delete_ike_sa
 from ike.exchanges.rekey_ike import RekeyIkeSa
 from ike.host import Host
+from ike.identities import identity_key
 from ike.numbers import ExchangeType
 from ike.states import IkeSaState, is_redundant
 from ike.timers import TimerKind
@@ -203,21 +204,34 @@ class Session:
     def _end_other_sessions(self, now: float, *, is_only_one: bool) -> None:
         """INITIAL_CONTACT: the peer has forgotten the others. Without it the oldest go if there are too many.
 
-        A Delete goes out in both cases: in the first for if they crossed.
+        A Delete goes out in both cases: in the first for if they crossed. Peers that prove no identity are not
+        told apart by one (RFC 7619 2.3): those at this address are asked whether they are still there.
         """
-        ids = (self.local_id, self.peer_id)
         others = [
             other
             for other in self.host.sessions.values()
             if other is not self
             and other.established_at is not None
-            and (other.local_id, other.peer_id) == ids
+            and other.local_id == self.local_id
+            and self._is_same_peer(other)
         ]
+        if self.peer_id == Identity.null():
+            for other in others:
+                other.check_liveness()
+                other.pump(now)
+            return
         others.sort(key=lambda other: other.established_at or 0.0, reverse=True)
         limit = 0 if is_only_one else self.host.settings.max_sessions_per_identity - 1
         detail = "the peer started afresh" if is_only_one else "too many with the same identities"
         for other in others[limit:]:
             other.end(Close(CloseReason.REPLACED, detail, (delete_ike_sa(),)), now)
+
+    def _is_same_peer(self, other: Session) -> bool:
+        if self.peer_id is None or other.peer_id is None:
+            return False
+        is_same = identity_key(self.peer_id) == identity_key(other.peer_id)
+        is_anonymous = self.peer_id == Identity.null()
+        return is_same and (not is_anonymous or self.current.path.peer[0] == other.current.path.peer[0])
 
     def _start_ike_timers(self, now: float) -> None:
         timers, connection = self.host.timers, self.connection

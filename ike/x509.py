@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
+from itertools import pairwise
 from typing import TypeVar
 
 from cryptography import x509
@@ -21,6 +22,7 @@ from OpenSSL import crypto
 
 from ike.crypto.signatures import PublicKey, SignatureError, check_public_key
 from ike.errors import UntrustedError
+from ike.identities import identity_key
 from ike.numbers import IdType
 from ike.wire.identity import Identity
 
@@ -54,7 +56,7 @@ class TrustStore:
     """Trust anchors, revocation lists, and a clock: what `ike.config.Trust` asks for.
 
     `anchors` and `crls` are DER; an anchor need not be self-signed. With any CRL at all, each certificate of a
-    path (the anchor included) needs a current one of its issuer. `wall_clock` gives seconds since 1970. Raises
+    path but the anchor needs a current one of its issuer. `wall_clock` gives seconds since 1970. Raises
     ValueError for octets that are no certificate or CRL, and for too many.
     """
 
@@ -95,26 +97,39 @@ class TrustStore:
         return key
 
     def _build_path(self, certificates: Sequence[x509.Certificate]) -> list[x509.Certificate]:
-        """From the end entity to a trust anchor: signatures, validity, constraints, revocation."""
+        """From the end entity to a trust anchor: signatures, validity, constraints, then revocation."""
+        leaf, *others = [crypto.X509.from_cryptography(certificate) for certificate in certificates]
+        path = self._verified(leaf, others, self._anchors)
+        if self._crls:
+            # Each but the anchor, against its issuer: OpenSSL alone would want the anchor's issuer, too.
+            for index, (certificate, issuer) in enumerate(pairwise(path)):
+                self._verified(certificate, (), (issuer,), index, flags=crypto.X509StoreFlags.CRL_CHECK)
+        return [certificate.to_cryptography() for certificate in path]
+
+    def _verified(
+        self,
+        leaf: crypto.X509,
+        others: Sequence[crypto.X509],
+        anchors: Sequence[crypto.X509],
+        index: int = 0,
+        flags: int = 0,
+    ) -> list[crypto.X509]:
+        """The path from `leaf`, the `index`-th certificate of the whole path, to one of `anchors`."""
         # A store keeps the first time it is set to, so each verification has one of its own.
         store = crypto.X509Store()
-        for anchor in self._anchors:
+        for anchor in anchors:
             store.add_cert(anchor)
-        for crl in self._crls:
-            store.add_crl(crl)
+        if flags:
+            for crl in self._crls:
+                store.add_crl(crl)
         store.set_time(datetime.fromtimestamp(self._wall_clock(), UTC))
-        flags = crypto.X509StoreFlags.PARTIAL_CHAIN
-        if self._crls:
-            flags |= crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL
-        store.set_flags(flags)
-        leaf, *others = [crypto.X509.from_cryptography(certificate) for certificate in certificates]
+        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN | flags)
         try:
-            path = crypto.X509StoreContext(store, leaf, others).get_verified_chain()
+            return list(crypto.X509StoreContext(store, leaf, others).get_verified_chain())
         except crypto.X509StoreContextError as error:
-            at = error.errors[1]
+            at = index + error.errors[1]
             which = "the certificate" if at == 0 else f"its issuer number {at}"
             raise UntrustedError(f"{which} is not accepted: {error}") from None
-        return [certificate.to_cryptography() for certificate in path]
 
     def _check_path(self, path: Sequence[x509.Certificate]) -> None:
         """What OpenSSL lets pass by default. The anchor, last, is trusted as it is."""
@@ -131,7 +146,7 @@ def check_identity(certificate: x509.Certificate, identity: Identity) -> None:
     """Raises UntrustedError unless the certificate is of `identity` (RFC 4945 3.1).
 
     Names and addresses must be equal to one of the SubjectAltName, without wildcards; the common name counts
-    for nothing. A distinguished name must be the subject, octet for octet.
+    for nothing. A distinguished name must be the subject, compared as RFC 5280 7.1 has it.
     """
     names = _extension(certificate, x509.SubjectAlternativeName) or x509.SubjectAlternativeName([])
     match identity.id_type:
@@ -145,7 +160,8 @@ def check_identity(certificate: x509.Certificate, identity: Identity) -> None:
             addresses = names.get_values_for_type(x509.IPAddress)
             is_there = len(identity.data) in (4, 16) and ip_address(identity.data) in addresses
         case IdType.DER_ASN1_DN:
-            is_there = identity.data == certificate.subject.public_bytes() and bool(certificate.subject.rdns)
+            subject = Identity(IdType.DER_ASN1_DN, certificate.subject.public_bytes())
+            is_there = bool(certificate.subject.rdns) and identity_key(subject) == identity_key(identity)
         case _:
             raise UntrustedError(f"no certificate can prove the identity {identity.text()}")
     if not is_there:

@@ -4,28 +4,33 @@ Knows nothing of sockets, of IKE engines or of packets: what comes out are froze
 """
 
 import re
+import time
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from endpoint.config.auth_checks import check_auth
+from endpoint.config.auth_checks import check_auth, check_validity
 from endpoint.config.checks import check_attachments, check_classes, check_names
 from endpoint.config.locate import locate_keys
 from endpoint.config.model import (
     ANY_ADDRESS,
     AddressPair,
+    AnchorsConfig,
     AttachConfig,
     AttachmentKind,
-    AuthConfig,
-    CertificateAuthConfig,
     Config,
     EndpointConfig,
     FrontDoor,
+    KeyAuthConfig,
     LifetimeConfig,
+    LocalAuthConfig,
+    NullAuthConfig,
+    PeerAuthConfig,
     PeerConfig,
     PeerVrfConfig,
     PskAuthConfig,
+    RawKeysConfig,
     Selectors,
     Start,
     StaticLabels,
@@ -45,21 +50,25 @@ from mpls.encapsulation import Encapsulation
 __all__ = [
     "ANY_ADDRESS",
     "AddressPair",
+    "AnchorsConfig",
     "AttachConfig",
     "AttachmentKind",
-    "AuthConfig",
-    "CertificateAuthConfig",
     "Config",
     "ConfigError",
     "Encapsulation",
     "EndpointConfig",
     "FrontDoor",
+    "KeyAuthConfig",
     "LifetimeConfig",
+    "LocalAuthConfig",
     "Mode",
+    "NullAuthConfig",
+    "PeerAuthConfig",
     "PeerConfig",
     "PeerVrfConfig",
     "Problem",
     "PskAuthConfig",
+    "RawKeysConfig",
     "Selectors",
     "Start",
     "StaticLabels",
@@ -115,6 +124,7 @@ def _parse(text: str, file: str, secrets: SecretSource) -> Config:
     root.close()
     for check in (check_names, check_attachments, check_classes, check_peers, check_auth):
         check(config, report)
+    check_validity(config, report, time.time())
     if report.problems:
         raise ConfigError(report.problems)
     return replace(config, crypto_map=rules, warnings=tuple(report.warnings))

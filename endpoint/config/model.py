@@ -10,7 +10,9 @@ from pathlib import Path
 from endpoint.config.problems import Problem
 from endpoint.config.values import Prefix
 from ike.config import Mode
-from ike.crypto.signatures import PrivateKey
+from ike.crypto.signatures import PrivateKey, PublicKey
+from ike.identities import IdentityPattern, parse_peer_name
+from ike.wire.identity import Identity
 from ike.wire.sa import Proposal
 from mpls.classes import LabelClass
 from mpls.crypto_map import Rule
@@ -147,18 +149,39 @@ class PskAuthConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class CertificateAuthConfig:
-    """Our chain (the end entity first) and its key; the peer's trust anchors and revocation lists, all in DER."""
+class NullAuthConfig:
+    """No proof at all (RFC 7619)."""
 
-    chain: tuple[bytes, ...] = field(repr=False)
+
+@dataclass(frozen=True, slots=True)
+class KeyAuthConfig:
+    """Our private key, and our chain in DER, the end entity first; without one it is a raw public key (RFC 7670)."""
+
     key: PrivateKey = field(repr=False)
-    anchors: tuple[bytes, ...] = field(repr=False)
-    crls: tuple[bytes, ...] = field(default=(), repr=False)
+    chain: tuple[bytes, ...] = field(default=(), repr=False)
     rsa_pss: bool = True
     rsa_sha1: bool = False
 
 
-AuthConfig = PskAuthConfig | CertificateAuthConfig
+@dataclass(frozen=True, slots=True)
+class AnchorsConfig:
+    """The peer proves itself by a certificate: trust anchors and revocation lists, all in DER."""
+
+    anchors: tuple[bytes, ...] = field(repr=False)
+    crls: tuple[bytes, ...] = field(default=(), repr=False)
+    rsa_sha1: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RawKeysConfig:
+    """The peer proves itself by one of these keys."""
+
+    keys: tuple[PublicKey, ...] = field(repr=False)
+    rsa_sha1: bool = False
+
+
+LocalAuthConfig = PskAuthConfig | KeyAuthConfig | NullAuthConfig
+PeerAuthConfig = PskAuthConfig | AnchorsConfig | RawKeysConfig | NullAuthConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +200,15 @@ class LifetimeConfig:
 
 @dataclass(frozen=True, slots=True)
 class PeerConfig:
-    """`[[peer]]`. `addresses` is ("any",) for one that we only answer; `port` is where IKE starts."""
+    """`[[peer]]`. `addresses` is ("any",) for one that we only answer; `port` is where IKE starts.
+
+    `peer_auth`: what the peer may prove itself by; empty: the secret that is ours, too.
+    """
 
     name: str
     identity: str
     addresses: tuple[str, ...]
-    auth: AuthConfig
+    auth: LocalAuthConfig
     ike: tuple[Proposal, ...]
     esp: tuple[Proposal, ...]
     ike_text: tuple[str, ...]
@@ -201,6 +227,17 @@ class PeerConfig:
     fragment_size: int = 1280  # octets of the largest IP packet
     lifetime: LifetimeConfig = LifetimeConfig()
     liveness_s: float | None = DEFAULT_LIVENESS_S
+    peer_auth: tuple[PeerAuthConfig, ...] = ()
+
+    @property
+    def proofs(self) -> tuple[PeerAuthConfig, ...]:
+        return self.peer_auth or ((self.auth,) if isinstance(self.auth, PskAuthConfig) else ())
+
+    @property
+    def is_several(self) -> bool:
+        """Whether its identity stands for more than one peer, or for nobody in particular."""
+        name = parse_peer_name(self.identity)
+        return isinstance(name, IdentityPattern) or name == Identity.null()
 
     @property
     def is_any(self) -> bool:

@@ -33,6 +33,7 @@ from endpoint.config.values import (
     parse_tc,
     text_of,
 )
+from ike.identities import parse_peer_name
 from ike.wire.identity import Identity
 from mpls.classes import LabelClass
 from mpls.identifiers import ClassId, VrfId, parse_class
@@ -155,14 +156,30 @@ def addresses_of(table: Table, *, allow_any: bool) -> tuple[str, ...]:
 
 
 def identity_of(table: Table) -> str:
+    """The text of one identity."""
+    forms = 'a name, an address, user@domain, "dn:…" or "keyid:…"'
+
+    def parse(text: str) -> None:
+        if Identity.parse_text(text) == Identity.null():
+            raise ValueError("it names nobody")
+
+    return _identity_text(table, parse, forms)
+
+
+def peer_identity_of(table: Table) -> str:
+    """The text of one identity, or of what stands for several, or "null"."""
+    forms = 'a name, an address, user@domain, "dn:…", "keyid:…", *.domain, *@domain or "null"'
+    return _identity_text(table, parse_peer_name, forms)
+
+
+def _identity_text(table: Table, parse: Callable[[str], object], forms: str) -> str:
     text = table.text("identity", example="pe1.example")
-    if not text:
-        return ""
     try:
-        Identity.parse_text(text)
+        if text:
+            parse(text)
     except ValueError as error:
-        remedy = 'use a name, an address, user@domain, "dn:…" or "keyid:…"'
-        table.error("identity", f"{quoted(text)} is no identity: {error}", remedy)
+        table.error("identity", f"{quoted(text)} is no identity: {error}", f"use {forms}")
+        return ""
     return text
 
 

@@ -19,7 +19,7 @@ from endpoint.config.model import (
     VrfConfig,
 )
 from endpoint.config.problems import BadValue, did_you_mean, quoted
-from endpoint.config.read import addresses_of, class_id_of, identity_of, name_of, required, vrf_id_of
+from endpoint.config.read import addresses_of, class_id_of, name_of, peer_identity_of, required, vrf_id_of
 from endpoint.config.read_auth import read_auth
 from endpoint.config.secret import SecretSource
 from endpoint.config.table import Table
@@ -47,11 +47,13 @@ def read_peer(table: Table, vrfs: Mapping[str, VrfConfig], secrets: SecretSource
     selectors = table.choice("selectors", Selectors, Selectors.NATIVE)
     ike, ike_text = _proposals(table, "ike", parse_ike_proposal, DEFAULT_IKE)
     esp, esp_text = _proposals(table, "esp", parse_esp_proposal, DEFAULT_ESP)
+    auth, peer_auth = read_auth(table, secrets)
     peer = PeerConfig(
         name=name_of(table),
-        identity=identity_of(table),
+        identity=peer_identity_of(table),
         addresses=addresses_of(table, allow_any=True),
-        auth=read_auth(table, secrets),
+        auth=auth,
+        peer_auth=peer_auth,
         ike=ike,
         esp=esp,
         ike_text=ike_text,

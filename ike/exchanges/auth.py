@@ -20,19 +20,22 @@ from ike.exchanges.create_child import check_grant, grant_terms, install
 from ike.exchanges.credentials import (
     certificate_requests,
     certificates,
+    fits,
     make_auth,
     verify_auth,
+    wants_raw_key,
     why_no_auth,
 )
 from ike.exchanges.exchange import AddChild, Establish, Exchange, Fail, Outcome, Priority, error_in
 from ike.exchanges.informational import DeleteChildSa, delete_ike_sa
 from ike.exchanges.refusal import Refused, refusal_event
 from ike.exchanges.schema import Story
-from ike.numbers import ExchangeType, NotifyType, name_of
+from ike.identities import identity_key, specificity, stands_for
+from ike.numbers import AuthMethod, ExchangeType, NotifyType, name_of
 from ike.proposals import select_proposal
 from ike.wire.identity import Identity
 from ike.wire.message import Message
-from ike.wire.payloads import AuthPayload, IdiPayload, IdrPayload, NotifyPayload, Payload
+from ike.wire.payloads import AuthPayload, IdiPayload, IdPayload, IdrPayload, NotifyPayload, Payload
 
 if TYPE_CHECKING:
     from ike.sa import IkeSa
@@ -53,11 +56,14 @@ class Authenticate(Exchange):
     def request(self, sa: IkeSa, now: float) -> Sequence[Payload] | None:
         connection = self._connection
         idi = IdiPayload(connection.local_id)
-        payloads: list[Payload] = [idi, *certificates(connection.auth)]
-        if connection.initial_contact and not _knows_peer(sa, connection.local_id, connection.peer_id):
+        payloads: list[Payload] = [
+            idi,
+            *certificates(connection.auth, wants_raw_key=sa.wants_raw_key),
+        ]
+        if connection.initial_contact and not _knows_peer(sa, connection):
             payloads.append(NotifyPayload(NotifyType.INITIAL_CONTACT))
         payloads.extend(certificate_requests((connection,)))
-        if connection.peer_id:
+        if isinstance(connection.peer_id, Identity) and connection.peer_id != Identity.null():
             payloads.append(IdrPayload(connection.peer_id))
         payloads.append(make_auth(sa, connection.auth, idi))
         if _is_announced(sa, connection):
@@ -83,14 +89,15 @@ class Authenticate(Exchange):
             return Outcome(end=Fail(reason, f"the peer answered IKE_AUTH with {name}"))
         idr, auth = message.get(IdrPayload), message.get(AuthPayload)
         failure = self._why_not(sa, idr, auth, message)
-        if failure or idr is None:
+        if failure or idr is None or auth is None:
             words = (NotifyPayload(NotifyType.AUTHENTICATION_FAILED),)
             return Outcome(end=Fail(FailureReason.AUTHENTICATION_FAILED, failure, words))
         extension_data = _extension_data(sa, connection, message)
         if connection.extension_required and extension_data is None:
             return Outcome(end=_extension_absent(connection))
         is_only_one = message.notify(NotifyType.INITIAL_CONTACT) is not None
-        established = Establish(connection, connection.local_id, idr.identity, extension_data, is_only_one)
+        peer_id = _proven_identity(idr, auth)
+        established = Establish(connection, connection.local_id, peer_id, extension_data, is_only_one)
         return self._with_child(sa, message, established)
 
     def _why_not(self, sa: IkeSa, idr: IdrPayload | None, auth: AuthPayload | None, message: Message) -> str:
@@ -98,9 +105,11 @@ class Authenticate(Exchange):
         wanted = self._connection.peer_id
         if idr is None or auth is None:
             return "the peer sent no IDr and AUTH"
-        if wanted is not None and idr.identity != wanted:
-            return f"the peer is {idr.identity.text()}, not {wanted.text()}"
-        return verify_auth(sa, self._connection.auth, idr, auth, message)
+        peer_id = _proven_identity(idr, auth)
+        if not stands_for(wanted, peer_id):
+            return f"the peer is {peer_id.text()}, not {wanted.text() if wanted else 'anybody'}"
+        failure = verify_auth(sa, self._connection.proofs, idr, auth, message)
+        return failure or _why_taken(sa, self._connection, peer_id)
 
     def _with_child(self, sa: IkeSa, message: Message, established: Establish) -> Outcome:
         """The IKE SA is up whatever becomes of the child (RFC 7296 1.2)."""
@@ -157,10 +166,36 @@ def _extension_absent(connection: Connection) -> Fail:
     return Fail(FailureReason.EXTENSION_ABSENT, detail, (delete_ike_sa(),), connection)
 
 
-def _knows_peer(sa: IkeSa, local_id: Identity, peer_id: Identity | None) -> bool:
-    """Whether another IKE SA of these identities is up, so that this one is not the first contact."""
-    return any(
-        other.established_at is not None and (other.local_id, other.peer_id) == (local_id, peer_id)
+def _proven_identity(identity: IdPayload, auth: AuthPayload) -> Identity:
+    """Whom AUTH can prove: nobody, whatever the ID payload says, if its method is NULL (RFC 7619 2.2)."""
+    return Identity.null() if auth.method == AuthMethod.NULL else identity.identity
+
+
+def _why_taken(sa: IkeSa, connection: Connection, peer_id: Identity) -> str:
+    """Why an exclusive connection is not for this peer now, who is authenticated; empty if it is.
+
+    Nobody in particular (ID_NULL) is never the same peer as before.
+    """
+    if not connection.is_exclusive:
+        return ""
+    for other in sa.host.sessions.values():
+        if other.connection is not connection or other.established_at is None or other.peer_id is None:
+            continue
+        if peer_id == Identity.null() or identity_key(other.peer_id) != identity_key(peer_id):
+            return f"{other.peer_id.text()} at {other.current.path.peer[0]} has the place of {peer_id.text()}"
+    return ""
+
+
+def _knows_peer(sa: IkeSa, connection: Connection) -> bool:
+    """Whether another IKE SA of these identities is up, so that this one is not the first contact.
+
+    Nobody in particular is never known (RFC 7619 2.3).
+    """
+    return Identity.null() in (connection.local_id, connection.peer_id) or any(
+        other.peer_id is not None
+        and other.established_at is not None
+        and other.local_id == connection.local_id
+        and stands_for(connection.peer_id, other.peer_id)
         for other in sa.host.sessions.values()
     )
 
@@ -179,15 +214,17 @@ def respond_auth(sa: IkeSa, message: Message) -> Outcome:
     idi, auth = message.get(IdiPayload), message.get(AuthPayload)
     if idi is None or auth is None:
         raise Refused(NotifyType.INVALID_SYNTAX, "no IDi and AUTH")
-    connection = _find_connection(sa, idi.identity, message.get(IdrPayload))
+    peer_id = _proven_identity(idi, auth)
+    connection = _find_connection(sa, peer_id, message.get(IdrPayload), auth.method)
     if connection is None:
-        return _authentication_failed(f"no connection for {idi.identity.text()} at {sa.path.peer[0]}", None)
-    failure = verify_auth(sa, connection.auth, idi, auth, message)
-    failure = failure or why_no_auth(connection.auth, sa.peer_hashes)
+        return _authentication_failed(f"no connection for {peer_id.text()} at {sa.path.peer[0]}", None)
+    failure = verify_auth(sa, connection.proofs, idi, auth, message)
+    failure = failure or why_no_auth(connection.auth, sa.peer_hashes) or _why_taken(sa, connection, peer_id)
     if failure:
         return _authentication_failed(failure, connection)
     idr = IdrPayload(connection.local_id)
-    payloads: list[Payload] = [idr, *certificates(connection.auth), make_auth(sa, connection.auth, idr)]
+    own = certificates(connection.auth, wants_raw_key=wants_raw_key(message))
+    payloads: list[Payload] = [idr, *own, make_auth(sa, connection.auth, idr)]
     if _is_announced(sa, connection):
         payloads.extend(_extension_notify(connection))
     extension_data = _extension_data(sa, connection, message)
@@ -200,7 +237,7 @@ def respond_auth(sa: IkeSa, message: Message) -> Outcome:
     is_only_one = message.notify(NotifyType.INITIAL_CONTACT) is not None
     return Outcome(
         response=payloads,
-        establish=Establish(connection, connection.local_id, idi.identity, extension_data, is_only_one),
+        establish=Establish(connection, connection.local_id, peer_id, extension_data, is_only_one),
         add=AddChild(first.child) if first.child else None,
         events=first.events,
     )
@@ -212,18 +249,27 @@ def _authentication_failed(detail: str, connection: Connection | None) -> Outcom
     return Outcome(response=(notify,), end=fail)
 
 
-def _find_connection(sa: IkeSa, peer_id: Identity, idr: IdrPayload | None) -> Connection | None:
-    """By identity and address; the named IDr is preferred, a fixed peer identity beats any (RFC 7296 1.2)."""
+def _find_connection(
+    sa: IkeSa, peer_id: Identity, idr: IdrPayload | None, auth_method: int
+) -> Connection | None:
+    """By identity and address (RFC 7296 1.2, RFC 4301 4.4.3).
+
+    Who has a connection of its own gets none that stands for many, wherever it is and whatever it proves: else
+    one of the many could pass for it. The named IDr is preferred, then what the AUTH method can prove.
+    """
+    connections = sa.host.connections
+    meant = [connection for connection in connections if stands_for(connection.peer_id, peer_id)]
+    most = max((specificity(connection.peer_id) for connection in meant), default=0)
     fitting = [
         connection
-        for connection in usable_connections(sa.host.connections, sa.path.local[0], sa.path.peer[0])
-        if connection.peer_id in (peer_id, None)
+        for connection in usable_connections(meant, sa.path.local[0], sa.path.peer[0])
+        if specificity(connection.peer_id) == most
         and select_proposal((sa.keyed.proposal,), connection.ike_proposals)
     ]
     fitting.sort(
         key=lambda connection: (
-            idr is not None and idr.identity != connection.local_id,
-            connection.peer_id is None,
+            idr is not None and identity_key(idr.identity) != identity_key(connection.local_id),
+            not any(fits(proof, auth_method) for proof in connection.proofs),
         )
     )
     return next(iter(fitting), None)

@@ -20,7 +20,7 @@ from ike.crypto.keymat import derive_ike_keys
 from ike.errors import ParseError, SchemaError
 from ike.events import Direction, DropReason, FailureReason
 from ike.exchanges.auth import Authenticate
-from ike.exchanges.credentials import announced_hashes, hash_announcement, why_no_auth
+from ike.exchanges.credentials import announced_hashes, hash_announcement, wants_raw_key, why_no_auth
 from ike.exchanges.exchange import NOTHING, Exchange, Fail, Outcome, Priority, error_in
 from ike.exchanges.key_exchange import group_asked_for
 from ike.exchanges.schema import Story, story_of
@@ -167,7 +167,7 @@ class InitiateSa(Exchange):
             message.spi_r, floated(path) if nat.udp_encapsulation else sa.path, init, nat
         )
         candidate.vendor_ids, candidate.offers_childless = vendor_ids, offers_childless
-        candidate.peer_hashes = peer_hashes
+        candidate.peer_hashes, candidate.wants_raw_key = peer_hashes, wants_raw_key(message)
         if message.notify(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED):
             candidate.fragment_octets = connection.fragment_octets
         candidate.use_keys(chosen, keys)

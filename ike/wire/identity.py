@@ -10,6 +10,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 from cryptography import x509
 
 from ike.numbers import IdType, name_of
+from ike.wire.names import name_text
 
 _FQDN = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
 _RFC822 = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,255}")
@@ -35,8 +36,13 @@ class Identity:
         return cls(IdType.IPV4_ADDR if address.version == 4 else IdType.IPV6_ADDR, address.packed)
 
     @classmethod
+    def null(cls) -> "Identity":
+        """ID_NULL: nobody in particular (RFC 7619 2.2)."""
+        return cls(IdType.NULL, b"")
+
+    @classmethod
     def parse_text(cls, text: str) -> "Identity":
-        """Read `pe1.example`, `192.0.2.1`, `2001:db8::1`, `user@domain`, `dn:CN=…` (RFC 4514), `keyid:…`.
+        """Read `pe1.example`, `192.0.2.1`, `2001:db8::1`, `user@domain`, `dn:CN=…` (RFC 4514), `keyid:…`, `null`.
 
         The octets of `keyid:0x…` are hexadecimal, those of any other key ID its text. Raises ValueError.
         """
@@ -47,10 +53,14 @@ class Identity:
                 raise ValueError("an empty key ID names nobody")
             return cls(IdType.KEY_ID, data)
         if text.startswith("dn:"):
-            name = x509.Name.from_rfc4514_string(text.removeprefix("dn:"))
+            # RFC 4514 knows no space behind a comma, but many write one.
+            written = re.sub(r"(?<!\\), +", ",", text.removeprefix("dn:"))
+            name = x509.Name.from_rfc4514_string(written)
             if not name.rdns:
                 raise ValueError("an empty distinguished name names nobody")
             return cls(IdType.DER_ASN1_DN, name.public_bytes())
+        if text == "null":
+            return cls.null()
         if "@" in text:
             if not _RFC822.fullmatch(text):
                 raise ValueError(f"{text!r} is no mail address")
@@ -76,6 +86,11 @@ class Identity:
                 return (
                     f"keyid:{plain}" if plain and not plain.startswith("0x") else f"keyid:0x{self.data.hex()}"
                 )
+            case IdType.NULL if not self.data:
+                return "null"
+            case IdType.DER_ASN1_DN:
+                name = name_text(self.data)
+                return f"dn:{name}" if name else self._hex_text()
         return self._hex_text()
 
     def _plain_text(self) -> str | None:

@@ -11,11 +11,25 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
 )
 
-from endpoint.config import CertificateAuthConfig, Config, ConfigError, Problem, load_config, parse_config
+from endpoint.config import (
+    AnchorsConfig,
+    Config,
+    ConfigError,
+    KeyAuthConfig,
+    Problem,
+    PskAuthConfig,
+    RawKeysConfig,
+    load_config,
+    parse_config,
+)
+from endpoint.config.auth_checks import check_validity
+from endpoint.config.locate import Locations
+from endpoint.config.problems import Report
 from endpoint.plan import plan_peers
-from ike import SignatureAuth
+from ike import Identity, NullAuth, PeerSignature, PskAuth, SignatureAuth
 from tests.endpoint.config_texts import COMPLETE, SECRET, edited
 from tests.endpoint.pair import NodePair, configuration
 from tests.ike.pki import DAY, NOON, Certified, crl_object, issue, leaf, root, trust
@@ -59,13 +73,18 @@ def problems(text: str = TEXT, **files: bytes) -> tuple[Problem, ...]:
 
 def test_certificate_key_anchors_and_lists_are_read() -> None:
     auth = parse().peers[0].auth
-    assert isinstance(auth, CertificateAuthConfig)
+    (proof,) = parse().peers[0].peer_auth
+    assert isinstance(auth, KeyAuthConfig)
+    assert isinstance(proof, AnchorsConfig)
     assert auth.chain == (PE1.der, MIDDLE.der)
-    assert auth.anchors == (ROOT.der,)
-    assert len(auth.crls) == 2
+    assert proof.anchors == (ROOT.der,)
+    assert len(proof.crls) == 2
     assert "PrivateKey" not in repr(auth)
-    planned = plan_peers(parse(), NOON.timestamp)[0].connection.auth
-    assert isinstance(planned, SignatureAuth)
+    connection = plan_peers(parse(), NOON.timestamp)[0].connection
+    assert isinstance(connection.auth, SignatureAuth)
+    (planned,) = connection.proofs
+    assert isinstance(planned, PeerSignature)
+    assert planned.trust is not None
     assert planned.trust.authorities == trust(ROOT).authorities
     planned.trust.verify_chain(plan_peers(parse())[0].connection.local_id, auth.chain)
 
@@ -74,8 +93,10 @@ def test_options_are_read_and_sha1_is_warned_about() -> None:
     text = edited(TEXT, 'crl = "crl.pem"', "rsa_pss = false, rsa_sha1 = true")
     config = parse(text)
     auth = config.peers[0].auth
-    assert isinstance(auth, CertificateAuthConfig)
-    assert (auth.crls, auth.rsa_pss, auth.rsa_sha1) == ((), False, True)
+    (proof,) = config.peers[0].peer_auth
+    assert isinstance(auth, KeyAuthConfig)
+    assert isinstance(proof, AnchorsConfig)
+    assert (proof.crls, auth.rsa_pss, auth.rsa_sha1, proof.rsa_sha1) == ((), False, True, True)
     assert any("SHA-1" in warning.message for warning in config.warnings)
 
 
@@ -168,10 +189,131 @@ def test_two_nodes_meet_by_certificates_that_are_valid_now(is_expired: bool) -> 
     configs = []
     for number, end in enumerate(ends, 1):
         own = leaf(f"pe{number}.example", middle, number=number, start=now - 9 * DAY, end=end)
-        auth = CertificateAuthConfig((own.der, middle.der), own.key, (anchor.der,))
+        auth, proof = KeyAuthConfig(own.key, (own.der, middle.der)), AnchorsConfig((anchor.der,))
         config = configuration(number)
-        configs.append(replace(config, peers=(replace(config.peers[0], auth=auth),)))
+        configs.append(replace(config, peers=(replace(config.peers[0], auth=auth, peer_auth=(proof,)),)))
     pair = NodePair(configs[0], configs[1])
     pair.ends[1].node.initiate("pe2", None, pair.now)
     pair.run(5)
     assert pair.ends[1].node.is_up("pe2", None) is not is_expired
+
+
+# --- raw public keys, no proof, and ends by means of their own
+
+
+def public_pem(*owners: Certified) -> bytes:
+    return b"".join(
+        one.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo) for one in owners
+    )
+
+
+RAW = "{ key_file = 'pe1.key', peer_key = 'pe2.pub' }"
+
+
+def with_auth(auth: str, *lines: str) -> str:
+    return edited(TEXT, CERTIFICATE, "\n".join((auth, *lines)))
+
+
+def test_raw_public_keys_are_read() -> None:
+    config = parse(with_auth(RAW), pe2_pub=public_pem(OTHER, ROOT))
+    auth, (proof,) = config.peers[0].auth, config.peers[0].peer_auth
+    assert isinstance(auth, KeyAuthConfig)
+    assert isinstance(proof, RawKeysConfig)
+    assert (auth.chain, proof.keys) == ((), (OTHER.key.public_key(), ROOT.key.public_key()))
+    connection = plan_peers(config)[0].connection
+    assert connection.proofs == (PeerSignature(raw_keys=proof.keys),)
+
+
+def test_no_proof_is_read_for_a_peer_without_identity() -> None:
+    text = edited(with_auth("{ null = true }"), '"pe2.example"', '"null"')
+    connection = plan_peers(parse(text))[0].connection
+    assert (connection.auth, connection.proofs) == (NullAuth(), (NullAuth(),))
+    assert connection.local_id == connection.peer_id == Identity.null()
+    assert connection.is_exclusive
+
+
+def test_peer_may_prove_itself_by_other_means_than_we() -> None:
+    text = with_auth('{ psk_file = "pe2.psk" }', 'peer_auth = { ca = "ca.pem", crl = "crl.pem" }')
+    connection = plan_peers(parse(text))[0].connection
+    assert isinstance(connection.auth, PskAuth)
+    (proof,) = connection.proofs
+    assert isinstance(proof, PeerSignature)
+    assert proof.trust is not None
+
+
+def test_any_of_several_proofs_may_be_given() -> None:
+    ours = '{ certificate = "pe1.pem", key_file = "pe1.key" }'
+    theirs = 'peer_auth = [{ ca = "ca.pem" }, { psk_file = "pe2.psk" }, { peer_key = "pe2.pub" }]'
+    config = parse(with_auth(ours, theirs), pe2_pub=public_pem(OTHER))
+    kinds = [type(proof) for proof in config.peers[0].peer_auth]
+    assert kinds == [AnchorsConfig, PskAuthConfig, RawKeysConfig]
+
+
+PROOF_MISTAKES = [
+    (with_auth('{ key_file = "pe1.key" }'), "auth.peer_key", "is missing"),
+    (with_auth(RAW), "auth.peer_key", "something else than public keys"),
+    (with_auth('{ null = true, psk_file = "pe2.psk" }'), "auth.null", "stands beside psk_file"),
+    (with_auth("{ null = false }"), "auth.null", "says nothing"),
+    (with_auth('{ null = true, nul = 1 }'), "auth.nul", "unknown key"),
+    (with_auth("{ null = true }"), "identity", "proves nothing, and so it has no identity"),
+    (edited(TEXT, '"pe2.example"', '"null"'), "identity", "a peer without identity"),
+    (with_auth(CERTIFICATE, 'peer_auth = { psk_file = "pe2.psk" }'), "auth.ca", "concerns the peer"),
+    (with_auth('{ psk_file = "pe2.psk" }', 'peer_auth = { key_file = "pe1.key", ca = "ca.pem" }'),
+     "peer_auth.key_file", "is ours"),
+    (with_auth('{ psk_file = "pe2.psk" }', "peer_auth = []"), "peer_auth", "has 0 items"),
+    (with_auth('{ psk_file = "pe2.psk" }', "peer_auth = 7"), "peer_auth", "must be a table"),
+    (with_auth('{ psk_file = "pe2.psk" }', 'peer_auth = [{ ca = "no.pem" }]'), "peer_auth[1].ca", "no secret"),
+    (edited(TEXT, '"pe2.example"', '"pe*.example"'), "identity", "stands for the whole beginning"),
+    (edited(TEXT, 'identity   = "pe1.example"', 'identity   = "null"'), "endpoint.identity", "it names nobody"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "said"), PROOF_MISTAKES, ids=[f"{k}: {s}" for _, k, s in PROOF_MISTAKES]
+)
+def test_mistake_about_proofs_is_told_with_its_key(text: str, key: str, said: str) -> None:
+    found = problems(text, pe2_pub=b"-----BEGIN nothing")
+    assert any(
+        one.key.removeprefix("peer.pe2.") == key and said in one.message and one.remedy for one in found
+    ), found
+
+
+def test_key_of_one_cannot_stand_for_several_and_a_shared_secret_is_warned_about() -> None:
+    several = edited(with_auth(RAW), '"pe2.example"', '"*.example"')
+    (problem,) = problems(several, pe2_pub=public_pem(OTHER))
+    assert "cannot stand for several" in problem.message
+    shared = edited(with_auth('{ psk_file = "pe2.psk" }'), '"pe2.example"', '"*.example"')
+    assert any("can be any of these peers" in one.message for one in parse(shared).warnings)
+
+
+# --- validity
+
+
+def said_at(time: datetime, **files: bytes) -> list[str]:
+    names = FILES | {name.replace("_", "."): content for name, content in files.items()}
+    config = parse_config(TEXT, "pe1.toml", secrets=names)
+    report = Report("pe1.toml", {}, Locations({}))
+    check_validity(config, report, time.timestamp())
+    return [one.message for one in report.warnings]
+
+
+def test_certificates_and_lists_that_are_valid_give_no_warning() -> None:
+    assert said_at(NOON) == []
+
+
+def test_what_is_out_of_date_is_warned_about() -> None:
+    mine = leaf("pe1.example", MIDDLE, number=3, end=NOON + 3 * DAY)
+    files = {"pe1_pem": mine.pem + MIDDLE.pem, "pe1_key": key_pem(mine)}
+    assert [one for one in said_at(NOON, **files) if "our" in one] == [
+        'our certificate "CN=pe1.example,O=Example" expires in 3 days'
+    ]
+    late = said_at(NOON + 4 * DAY, **files)
+    assert any(one.startswith("our certificate") and "has expired on 2030-06-04" in one for one in late)
+    assert sum("is out of date: its peers are refused" in one for one in late) == 2
+    early = said_at(NOON - 90 * DAY, **files)
+    assert any("our certificate" in one and "is not valid before" in one for one in early)
+    assert any("the CA's certificate" in one for one in said_at(NOON + 999 * DAY))
+
+
+def test_certificate_that_has_expired_is_a_warning_at_load() -> None:
+    assert any("is not valid before 2030" in one.message for one in parse().warnings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from ipaddress import ip_address
@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ike import SignatureAuth, TrustStore
+from ike import PeerSignature, SignatureAuth, TrustStore
+from ike.config import LocalAuth, PeerAuth
 from ike.crypto.signatures import PrivateKey
 
 NOON = datetime(2030, 6, 1, 12, tzinfo=UTC)
@@ -148,11 +149,32 @@ def crl_object(
     return builder.sign(issuer.key, digest(issuer.key, SHA256))
 
 
+@dataclass(frozen=True)
+class Means:
+    """How one end of a connection proves itself, and what it takes from the other."""
+
+    auth: LocalAuth
+    peer_auth: tuple[PeerAuth, ...] = ()
+
+    def fields(self) -> dict[str, object]:
+        """What to replace in a Connection."""
+        return {"auth": self.auth, "peer_auth": self.peer_auth}
+
+    def trusting(self, store: TrustStore) -> Means:
+        return replace(self, peer_auth=(PeerSignature(store),))
+
+
 def trust(*anchors: Certified, crls: Sequence[bytes] = (), at: datetime = NOON) -> TrustStore:
     return TrustStore([anchor.der for anchor in anchors], crls, wall_clock=at.timestamp)
 
 
 def signature_auth(
-    own: Certified, *intermediates: Certified, trusts: TrustStore, **options: bool
-) -> SignatureAuth:
-    return SignatureAuth((own.der, *(one.der for one in intermediates)), own.key, trusts, **options)
+    own: Certified,
+    *intermediates: Certified,
+    trusts: TrustStore,
+    rsa_pss: bool = True,
+    rsa_sha1: bool = False,
+) -> Means:
+    chain = (own.der, *(one.der for one in intermediates))
+    proof = PeerSignature(trusts, rsa_sha1=rsa_sha1)
+    return Means(SignatureAuth(own.key, chain, rsa_pss, rsa_sha1), (proof,))

@@ -48,7 +48,7 @@ def test_wrong_psk_is_authentication_failed_on_both_sides(who: str) -> None:
     connect(pair)
     left, right = pair.left.last(IkeSaFailed), pair.right.last(IkeSaFailed)
     assert left.reason is right.reason is FailureReason.AUTHENTICATION_FAILED
-    assert "pre-shared key of left.example" in right.detail
+    assert "left.example is not proved: the pre-shared key is not ours" in right.detail
     assert "AUTHENTICATION_FAILED" in left.detail
     assert (left.connection, right.connection) == ("peer", "peer")
     for side in (pair.left, pair.right):
@@ -73,7 +73,7 @@ def test_responder_that_does_not_prove_itself_is_told_and_refused() -> None:
     connect(pair)
     failed = pair.left.last(IkeSaFailed)
     assert failed.reason is FailureReason.AUTHENTICATION_FAILED
-    assert "pre-shared key of right.example" in failed.detail
+    assert "right.example is not proved: the pre-shared key is not ours" in failed.detail
     assert pair.right.last(IkeSaClosed).reason is CloseReason.AUTHENTICATION_FAILED
     assert summaries(pair.left)[-1] == "INFORMATIONAL request 2 {N(AUTHENTICATION_FAILED)}"
 

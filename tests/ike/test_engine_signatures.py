@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from ike.numbers import AuthMethod, CertEncoding, ExchangeType, HashAlg, NotifyT
 from ike.testing.pair import Pair
 from ike.wire.payloads import AuthPayload, CertPayload, CertreqPayload, NotifyPayload, Payload
 from tests.ike.engine_kit import assert_in_sync, new_pair
-from tests.ike.pki import KINDS, Certified, crl, issue, key, leaf, root, signature_auth, trust
+from tests.ike.pki import KINDS, Certified, Means, crl, issue, key, leaf, root, signature_auth, trust
 
 ROOT = root()
 MIDDLE = issue("Middle", ROOT, number=1, is_ca=True)
@@ -38,12 +39,12 @@ SHA2 = (HashAlg.SHA2_256, HashAlg.SHA2_384, HashAlg.SHA2_512)
 Rewrite = Callable[[Message], Iterable[Message | SealedBody]]
 
 
-def pair_with(left: object = None, right: object = None, **options: object) -> Pair:
+def pair_with(left: Any = None, right: Any = None, **options: Any) -> Pair:
     """`left` and `right` authenticate by these, or by ECDSA certificates."""
     pair, _ = new_pair(
-        left={"auth": left or AUTHS["left"]},
-        right={"auth": right or AUTHS["right"]},
-        **options,  # type: ignore[arg-type]
+        left=(left or AUTHS["left"]).fields(),
+        right=(right or AUTHS["right"]).fields(),
+        **options,
     )
     return pair
 
@@ -55,7 +56,7 @@ def connect(pair: Pair) -> Pair:
     return pair
 
 
-def of_kind(kind: str, side: str, **options: bool) -> SignatureAuth:
+def of_kind(kind: str, side: str, **options: bool) -> Means:
     return signature_auth(
         leaf(f"{side}.example", MIDDLE, kind=kind, number=7), MIDDLE, trusts=STORE, **options
     )
@@ -92,7 +93,7 @@ def recorded(pair: Pair) -> list[Message]:
     return _RECORDS[id(pair)]
 
 
-def recording(left: object = None, right: object = None, **options: object) -> Pair:
+def recording(left: Any = None, right: Any = None, **options: Any) -> Pair:
     messages: list[Message] = []
 
     def record(outgoing: Message) -> Iterable[Message]:
@@ -144,7 +145,7 @@ def test_certificates_and_what_is_trusted_travel_both_ways() -> None:
 
 
 def test_psk_announces_no_hashes_and_no_authorities() -> None:
-    pair = connect(recording(PskAuth(b"k"), PskAuth(b"k")))
+    pair = connect(recording(Means(PskAuth(b"k")), Means(PskAuth(b"k"))))
     assert_in_sync(pair)
     assert not seen_by(pair, CertreqPayload) + seen_by(pair, CertPayload)
     assert not any(message.notify(NotifyType.SIGNATURE_HASH_ALGORITHMS) for message in recorded(pair))
@@ -212,9 +213,9 @@ LIES = [
     (as_psk, "authenticates by SHARED_KEY_MIC, not by certificate"),
     (other_algorithm, "is not proved: unknown signature algorithm"),
     (empty, "is not proved: unknown signature algorithm (none)"),
-    (no_certificate, "sent no certificate"),
+    (no_certificate, "is not proved: it sent no certificate"),
     (no_intermediate, "unable to get local issuer certificate"),
-    (url_instead, "sent no certificate"),
+    (url_instead, "is not proved: it sent no certificate"),
 ]
 
 
@@ -255,7 +256,7 @@ def test_revoked_certificate_is_refused(side: str) -> None:
     revoked = {"left": LEFT, "right": RIGHT}[side]
     store = trust(ROOT, crls=[crl(ROOT), crl(MIDDLE, revoked)])
     judge = "right" if side == "left" else "left"
-    pair = pair_with(**{judge: replace(AUTHS[judge], trust=store)})
+    pair = pair_with(**{judge: AUTHS[judge].trusting(store)})
     assert_refused(
         pair, f"{side}.example is not proved: the certificate is not accepted: certificate revoked"
     )
@@ -263,9 +264,9 @@ def test_revoked_certificate_is_refused(side: str) -> None:
 
 def test_psk_and_certificate_do_not_meet() -> None:
     said = "left.example authenticates by SHARED_KEY_MIC, not by certificate"
-    assert_refused(pair_with(left=PskAuth(b"x")), said)
+    assert_refused(pair_with(left=Means(PskAuth(b"x"))), said)
     said = "left.example authenticates by ECDSA_SHA256_P256, not by pre-shared key"
-    assert_refused(pair_with(right=PskAuth(b"x")), said)
+    assert_refused(pair_with(right=Means(PskAuth(b"x"))), said)
 
 
 # --- downgrades
@@ -408,14 +409,14 @@ def test_octets_that_are_no_signature_are_a_signature_error(kind: str, method: i
 
 def test_key_that_is_not_of_the_certificate_is_a_local_error() -> None:
     with pytest.raises(LocalError, match="not that of our certificate"):
-        SignatureAuth((LEFT.der,), RIGHT.key, STORE)
-    for chain in ((), (b"0",), (Certified(leaf("x", ROOT, kind="p224").certificate, LEFT.key).der,)):
+        SignatureAuth(RIGHT.key, (LEFT.der,))
+    for chain in ((b"0",), (Certified(leaf("x", ROOT, kind="p224").certificate, LEFT.key).der,)):
         with pytest.raises(LocalError, match="our certificate"):
-            SignatureAuth(chain, LEFT.key, STORE)
-    assert "PrivateKey" not in repr(AUTHS["left"])
+            SignatureAuth(LEFT.key, chain)
+    assert "PrivateKey" not in repr(AUTHS["left"].auth)
 
 
 def test_wildcard_peer_is_whoever_a_certificate_names() -> None:
-    pair, _ = new_pair(left={"auth": AUTHS["left"]}, right={"auth": AUTHS["right"], "peer_id": None})
+    pair, _ = new_pair(left=AUTHS["left"].fields(), right=AUTHS["right"].fields() | {"peer_id": None})
     connect(pair)
     assert pair.right.last(IkeSaEstablished).peer_id == Identity.fqdn("left.example")

@@ -18,6 +18,7 @@ from ike.wire.identity import Identity
         ("noc@pe1.example", IdType.RFC822_ADDR, b"noc@pe1.example"),
         ("keyid:pe1", IdType.KEY_ID, b"pe1"),
         ("keyid:0x00ff", IdType.KEY_ID, b"\x00\xff"),
+        ("null", IdType.NULL, b""),
     ],
 )
 def test_each_form_of_text_has_its_type_and_reads_back(text: str, id_type: int, data: bytes) -> None:
@@ -30,7 +31,8 @@ def test_a_distinguished_name_is_der() -> None:
     identity = Identity.parse_text("dn:CN=pe1,O=Example")
     assert identity.id_type == IdType.DER_ASN1_DN
     assert identity.data == x509.Name.from_rfc4514_string("CN=pe1,O=Example").public_bytes()
-    assert identity.text() == f"DER_ASN1_DN:0x{identity.data.hex()}"
+    assert identity.text() == "dn:CN=pe1,O=Example"
+    assert Identity(IdType.DER_ASN1_DN, identity.data[:-1]).text().startswith("DER_ASN1_DN:0x")
 
 
 @pytest.mark.parametrize(
