@@ -45,8 +45,8 @@ def chained(
 ) -> tuple[Pair, Tap]:
     """Both ends prove themselves by a chain of six large certificates."""
     return new_pair(
-        left={"auth": LONG["left"]} | (left or {}),
-        right={"auth": LONG["right"]} | (right or {}),
+        left=LONG["left"].fields() | (left or {}),
+        right=LONG["right"].fields() | (right or {}),
         **options,  # type: ignore[arg-type]
     )
 
