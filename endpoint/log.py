@@ -35,6 +35,7 @@ REMEDIES = {
         "compare the secret (psk_file) or the certificates, and both identities, on the two ends;"
         " `mplsec genkey` makes a secret"
     ),
+    FailureReason.NO_ADDRESS: "give this identity an address at the peer, or enlarge its pool",
     FailureReason.EXTENSION_ABSENT: (
         "the peer does not negotiate MPLS-VRF selectors; `selectors` has values for such peers: plain, seclabel"
     ),

@@ -19,6 +19,7 @@ from ike.config import (
     TrafficPolicy,
     Trust,
 )
+from ike.configuration import AddressRequest, Configuration
 from ike.engine import IkeEngine
 from ike.entropy import Entropy, SystemEntropy
 from ike.errors import IkeError, LocalError, ParseError, SchemaError, UntrustedError
@@ -52,6 +53,7 @@ from ike.wire.payloads import NotifyPayload
 from ike.x509 import TrustStore
 
 __all__ = [
+    "AddressRequest",
     "AddressSelector",
     "ChildConfig",
     "ChildSa",
@@ -59,6 +61,7 @@ __all__ = [
     "ChildSaEstablished",
     "ChildSaFailed",
     "CloseReason",
+    "Configuration",
     "Connection",
     "Datagram",
     "Deadline",

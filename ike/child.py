@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ike.config import ChildConfig, Mode, Path
+from ike.configuration import Ends
 from ike.crypto.keymat import derive_child_keys
 from ike.crypto.prf import Prf
 from ike.events import ChildSa, CloseReason
@@ -109,14 +110,14 @@ class Agreement:
 
 
 def propose(
-    config: ChildConfig, spi_in: bytes, path: Path, trigger: TrafficSelectors | None, *, with_ke: bool
+    config: ChildConfig, spi_in: bytes, ends: Ends, trigger: TrafficSelectors | None, *, with_ke: bool
 ) -> ChildTerms:
     """What we ask for. `trigger`: the packet that started it, as first selectors (RFC 7296 2.9).
 
     TSi is ours.
     """
-    local = resolve_dynamic(config.local_ts, path.local[0])
-    peer = resolve_dynamic(config.peer_ts, path.peer[0])
+    local = resolve_dynamic(config.local_ts, *ends.local)
+    peer = resolve_dynamic(config.peer_ts, *ends.peer)
     if trigger:
         local, peer = _with_first(trigger.tsi, local), _with_first(trigger.tsr, peer)
     return _terms(config, config.proposals, spi_in, TrafficSelectors(local, peer), config.mode, with_ke)
@@ -153,7 +154,7 @@ def ke_groups(proposals: Iterable[Proposal]) -> tuple[int, ...]:
 def agree(
     terms: ChildTerms,
     configs: Iterable[ChildConfig],
-    path: Path,
+    ends: Ends,
     registry: SelectorRegistry,
     *,
     in_auth: bool,
@@ -167,7 +168,7 @@ def agree(
             continue
         for policy in config.policies:
             allowed = TrafficSelectors(
-                resolve_dynamic(policy.peer_ts, path.peer[0]), resolve_dynamic(policy.local_ts, path.local[0])
+                resolve_dynamic(policy.peer_ts, *ends.peer), resolve_dynamic(policy.local_ts, *ends.local)
             )
             ts = narrow_selectors(terms.ts, allowed, registry)
             if ts is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from cryptography import x509
@@ -212,6 +213,9 @@ class Connection:
     ends encapsulate ESP in UDP; `forbid_udp` sends no NAT detection at all. `fragment_octets`: protected
     messages whose IP packet would be larger are sent in fragments, if the peer takes them; None: none are sent
     and none taken (RFC 7383).
+    `request_addresses`: as initiator ask for one address of each family that is here (unspecified: any), in
+    IKE_AUTH with the first child; without one there is no IKE SA. `assigns_addresses`: the peer's children are
+    only for addresses that it asked us for and got from the engine's `configure` (RFC 7296 2.19).
     """
 
     name: str
@@ -240,6 +244,8 @@ class Connection:
     max_children: int = 64
     peer_auth: tuple[PeerAuth, ...] = ()
     is_exclusive: bool = False
+    request_addresses: tuple[IPv4Address | IPv6Address, ...] = ()
+    assigns_addresses: bool = False
 
     def __post_init__(self) -> None:
         if not self.peer_auth and not isinstance(self.auth, PskAuth):

@@ -29,7 +29,7 @@ from ike.exchanges.exchange import Close, Fail
 from ike.exchanges.informational import SendNotify, delete_ike_sa
 from ike.exchanges.sa_init import InitiateSa
 from ike.exchanges.sa_init_responder import InitResponder
-from ike.host import Host, Informational, Rewrite
+from ike.host import Configure, Host, Informational, Rewrite
 from ike.numbers import ExchangeType, NotifyType
 from ike.sa import IkeSa
 from ike.selectors import SelectorRegistry, TrafficSelectors
@@ -58,6 +58,7 @@ class IkeEngine:
         registry: SelectorRegistry | None = None,
         settings: EngineSettings | None = None,
         informational: Informational | None = None,
+        configure: Configure | None = None,
         key_log: Callable[[IkeKeyLogEntry], None] | None = None,
         trace: Callable[[TraceRecord], None] | None = None,
         rewrite_outgoing: Rewrite | None = None,
@@ -71,6 +72,7 @@ class IkeEngine:
             registry or SelectorRegistry(),
             settings or EngineSettings(),
             informational,
+            configure,
             key_log,
             trace,
             rewrite_outgoing,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
 from ike.config import Mode, Path
+from ike.configuration import Configuration
 from ike.selectors import Selector
 from ike.transport_nat import OriginalAddresses
 from ike.wire.identity import Identity
@@ -46,6 +47,8 @@ class FailureReason(StrEnum):
     """The answers (unauthenticated, RFC 7296 2.21.1) held another error or nothing usable."""
     EXTENSION_ABSENT = "extension_absent"
     AUTHENTICATION_FAILED = "authentication_failed"
+    NO_ADDRESS = "no_address"
+    """The peer gave us none of the addresses that we need (RFC 7296 3.15.4)."""
     PROTOCOL_ERROR = "protocol_error"
     CLOSED_LOCALLY = "closed_locally"
 
@@ -137,7 +140,11 @@ class ChildSa:
 
 @dataclass(frozen=True, slots=True)
 class IkeSaEstablished:
-    """Both ends are authenticated. `extension_data` is the peer's notify data when the extension is on."""
+    """Both ends are authenticated. `extension_data` is the peer's notify data when the extension is on.
+
+    `assigned` is what the peer has given us, `leased` what we have given it (RFC 7296 2.19); both last as long as
+    the session.
+    """
 
     session: int
     connection: str
@@ -151,6 +158,8 @@ class IkeSaEstablished:
     proposal: Proposal
     extension_data: bytes | None
     udp_encapsulation: bool
+    assigned: Configuration | None = None
+    leased: Configuration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +327,8 @@ class SessionSnapshot:
     path: Path
     proposal: Proposal | None
     extension_data: bytes | None
+    assigned: Configuration | None
+    leased: Configuration | None
     udp_encapsulation: bool
     established_at: float | None
     rekey_at: float | None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ike.child import FIRST_FREE_SPI
 from ike.child import SPI_OCTETS as CHILD_SPI_OCTETS
 from ike.config import Connection, EngineSettings, Path
+from ike.configuration import AddressRequest, Configuration
 from ike.entropy import Entropy
 from ike.events import Datagram, Direction, DropReason, Event, IkeKeyLogEntry, TraceRecord
 from ike.fragments import Budget
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from ike.session import Session
 
 Informational = Callable[[int, tuple[NotifyPayload, ...]], Sequence[NotifyPayload]]
+Configure = Callable[[AddressRequest], Configuration | None]
+"""Addresses for a peer; None if there are none. They are the peer's until the session is over."""
 Rewrite = Callable[[Message], Iterable[Message | SealedBody]]
 
 
@@ -40,6 +43,7 @@ class Host:
         registry: SelectorRegistry,
         settings: EngineSettings,
         informational: Informational | None,
+        configure: Configure | None,
         key_log: Callable[[IkeKeyLogEntry], None] | None,
         trace: Callable[[TraceRecord], None] | None,
         rewrite_outgoing: Rewrite | None,
@@ -49,6 +53,7 @@ class Host:
         self.registry = registry
         self.settings = settings
         self.informational = informational
+        self.configure = configure
         self.key_log = key_log
         self.rewrite_outgoing = rewrite_outgoing
         self.timers = TimerTable()

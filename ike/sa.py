@@ -396,6 +396,7 @@ class IkeSa:
     def commit(self, outcome: Outcome, now: float) -> None:
         """Apply what an exchange has staged, in the order of the fields of Outcome."""
         session = self.session
+        session.leased = outcome.leased or session.leased
         if outcome.establish:
             session.establish(self, outcome.establish, now)
         if outcome.add:

@@ -11,7 +11,15 @@ of its type or none.
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, summarize_address_range
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+    summarize_address_range,
+)
 from typing import Protocol, Self
 
 from ike.errors import LocalError
@@ -212,7 +220,10 @@ def _narrow_ports(ours: tuple[int, int], theirs: tuple[int, int]) -> tuple[int, 
 
 @dataclass(frozen=True, slots=True)
 class DynamicSelector:
-    """The address of the IKE SA's own path, known only once it runs: for configuration, never on the wire."""
+    """The address of one end, known only once the IKE SA is there: for configuration, never on the wire.
+
+    It is what a Configuration payload gave that end (RFC 7296 2.19), else its address in the IKE SA's path.
+    """
 
     protocol: int = 0
     start_port: int = 0
@@ -222,16 +233,27 @@ class DynamicSelector:
         _check_protocol_and_ports(self.protocol, self.start_port, self.end_port)
 
     def resolve(self, address: IpAddress | str) -> AddressSelector:
-        """The selector of exactly this address. Raises ValueError for text that is no address."""
+        """The selector of exactly this address or prefix. Raises ValueError for text that is neither."""
+        if isinstance(address, str) and "/" in address:
+            network = ip_network(address)
+            return AddressSelector.from_network(network, self.protocol, self.start_port, self.end_port)
         return AddressSelector.from_address(address, self.protocol, self.start_port, self.end_port)
 
     def __str__(self) -> str:
         return "dynamic" + _format_ports(self.protocol, self.start_port, self.end_port)
 
 
-def resolve_dynamic(selectors: Iterable[Selector | DynamicSelector], address: IpAddress | str) -> Selectors:
-    """`selectors` with every DynamicSelector replaced by `address`, the rest as they are."""
-    return tuple(s.resolve(address) if isinstance(s, DynamicSelector) else s for s in selectors)
+def resolve_dynamic(
+    selectors: Iterable[Selector | DynamicSelector], *addresses: IpAddress | str
+) -> Selectors:
+    """`selectors` with every DynamicSelector replaced by one for each of `addresses`, the rest as they are."""
+    found: list[Selector] = []
+    for selector in selectors:
+        if isinstance(selector, DynamicSelector):
+            found.extend(map(selector.resolve, addresses))
+        else:
+            found.append(selector)
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ike.child import Child, move_child
 from ike.config import ChildConfig, Connection, Path, RetransmitPolicy
+from ike.configuration import Configuration, Ends
 from ike.events import (
     ChildSaClosed,
     ChildSaEstablished,
@@ -59,6 +60,9 @@ class Session:
         self.local_id: Identity | None = None
         self.peer_id: Identity | None = None
         self.extension_data: bytes | None = None
+        self.assigned: Configuration | None = None
+        """What the peer has given us, and what we have given it (RFC 7296 2.19); rekeys keep both."""
+        self.leased: Configuration | None = None
         self.established_at: float | None = None
         self.heard_at = self.sent_at = 0.0
         """When the peer last sent us something authentic, and when we last sent anything, over IKE or ESP."""
@@ -84,6 +88,11 @@ class Session:
         wanted = extension.name if extension and self.extension_data is not None else None
         return tuple(child for child in self.connection.children if child.extension == wanted)
 
+    @property
+    def ends(self) -> Ends:
+        """What the DynamicSelectors of its children stand for."""
+        return Ends.of(self.current.path, self.assigned, self.leased)
+
     def child_by_spi_out(self, spi_out: bytes) -> Child | None:
         return next((child for child in self.children.values() if child.sa.spi_out == spi_out), None)
 
@@ -103,6 +112,8 @@ class Session:
             path=sa.path,
             proposal=sa.keyed.proposal if sa.is_keyed else None,
             extension_data=self.extension_data,
+            assigned=self.assigned,
+            leased=self.leased,
             udp_encapsulation=sa.nat.udp_encapsulation,
             established_at=self.established_at,
             rekey_at=due_at(TimerKind.IKE_REKEY, self),
@@ -176,7 +187,7 @@ class Session:
         if self.host.half_open.pop(sa.init_digest, None):
             self.host.completed_inits.add(sa.init_digest)
         self.connection, self.local_id, self.peer_id = what.connection, what.local_id, what.peer_id
-        self.extension_data = what.extension_data
+        self.extension_data, self.assigned = what.extension_data, what.assigned
         self.established_at = self.heard_at = now
         self.host.sessions[self.number] = self
         self._end_other_sessions(now, is_only_one=what.is_only_one)
@@ -194,6 +205,8 @@ class Session:
                 proposal=sa.keyed.proposal,
                 extension_data=what.extension_data,
                 udp_encapsulation=sa.nat.udp_encapsulation,
+                assigned=what.assigned,
+                leased=self.leased,
             )
         )
         self._start_ike_timers(now)

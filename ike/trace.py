@@ -5,9 +5,10 @@ Must not know sessions, and never prints what a payload keeps secret.
 
 from __future__ import annotations
 
-from ike.numbers import ExchangeType, PayloadType, ProtocolId, name_of
+from ike.numbers import CfgType, ExchangeType, PayloadType, ProtocolId, name_of
 from ike.wire.message import Message
 from ike.wire.payloads import (
+    ConfigPayload,
     DeletePayload,
     EncryptedPayload,
     IdPayload,
@@ -50,6 +51,8 @@ def describe(payload: Payload, *, is_response: bool = False) -> str:
         case DeletePayload():
             spis = " ".join(spi.hex() for spi in payload.spis)
             return f"D({' '.join(filter(None, (name_of(ProtocolId, payload.protocol), spis)))})"
+        case ConfigPayload():
+            return f"CP({name_of(CfgType, payload.cfg_type)})"
         case TsPayload():
             return f"{_name(payload)}({len(payload.selectors)})"
         case EncryptedPayload():

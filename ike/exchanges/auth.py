@@ -10,12 +10,20 @@ Must not know how a method computes its AUTH data (credentials.py), or windows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ike.child import Agreement, Child, ChildTerms, agree, propose
 from ike.config import ChildConfig, Connection
+from ike.configuration import Ends
 from ike.events import ChildSaFailed, CloseReason, Event, FailureReason
+from ike.exchanges.configuration import (
+    Given,
+    ends_of_request,
+    read_configuration,
+    request_configuration,
+    respond_configuration,
+)
 from ike.exchanges.create_child import check_grant, grant_terms, install
 from ike.exchanges.credentials import (
     certificate_requests,
@@ -68,15 +76,19 @@ class Authenticate(Exchange):
         payloads.append(make_auth(sa, connection.auth, idi))
         if _is_announced(sa, connection):
             payloads.extend(_extension_notify(connection))
+        payloads.extend(request_configuration(sa, connection))
         self._child = None if self._is_childless(sa) else first_child(connection)
         if self._child:
             self._spi_in = sa.host.new_child_spi()
-            self._asked = propose(self._child, self._spi_in, sa.path, None, with_ke=False)
+            ends = ends_of_request(sa, connection)
+            self._asked = propose(self._child, self._spi_in, ends, None, with_ke=False)
             payloads.extend(self._asked.payloads())
         return payloads
 
     def _is_childless(self, sa: IkeSa) -> bool:
         """No name of a child reaches a responder that may have the extension but is not authenticated yet."""
+        if self._connection.request_addresses:
+            return False
         return sa.offers_childless and (self._connection.childless or _is_announced(sa, self._connection))
 
     def on_response(self, sa: IkeSa, message: Message, story: Story, now: float) -> Outcome:
@@ -96,8 +108,13 @@ class Authenticate(Exchange):
         if connection.extension_required and extension_data is None:
             return Outcome(end=_extension_absent(connection))
         is_only_one = message.notify(NotifyType.INITIAL_CONTACT) is not None
+        assigned = read_configuration(connection, message)
+        if isinstance(assigned, Fail):
+            return Outcome(end=assigned)
         peer_id = _proven_identity(idr, auth)
-        established = Establish(connection, connection.local_id, peer_id, extension_data, is_only_one)
+        established = Establish(
+            connection, connection.local_id, peer_id, extension_data, is_only_one, assigned
+        )
         return self._with_child(sa, message, established)
 
     def _why_not(self, sa: IkeSa, idr: IdrPayload | None, auth: AuthPayload | None, message: Message) -> str:
@@ -123,6 +140,10 @@ class Authenticate(Exchange):
             detail = f"the peer answered {name_of(NotifyType, kind)}" if kind is not None else "no answer"
             failed: Event = ChildSaFailed(number, name, config.name, kind, detail)
             return Outcome(establish=established, events=(failed,))
+        if established.assigned:
+            # Now our address is known, and the grant must not reach beyond it.
+            ends = Ends.of(sa.path, established.assigned)
+            asked = replace(asked, ts=propose(config, self._spi_in, ends, None, with_ke=False).ts)
         try:
             granted = check_grant(sa, asked, granted)
         except Refused as refused:
@@ -232,12 +253,16 @@ def respond_auth(sa: IkeSa, message: Message) -> Outcome:
         if ChildTerms.read(message):
             payloads.append(NotifyPayload(NotifyType.TS_UNACCEPTABLE))
         return Outcome(response=payloads, end=_extension_absent(connection))
-    first = _respond_first_child(sa, connection, message, extension_data)
+    has_child = ChildTerms.read(message) is not None
+    given = respond_configuration(sa, connection, peer_id, message, with_child=has_child)
+    payloads.extend(given.reply)
+    first = _respond_first_child(sa, connection, message, extension_data, given)
     payloads.extend(first.payloads)
     is_only_one = message.notify(NotifyType.INITIAL_CONTACT) is not None
     return Outcome(
         response=payloads,
         establish=Establish(connection, connection.local_id, peer_id, extension_data, is_only_one),
+        leased=given.leased,
         add=AddChild(first.child) if first.child else None,
         events=first.events,
     )
@@ -286,16 +311,19 @@ def usable_connections(connections: Sequence[Connection], local: str, peer: str)
 
 
 def _respond_first_child(
-    sa: IkeSa, connection: Connection, message: Message, extension_data: bytes | None
+    sa: IkeSa, connection: Connection, message: Message, extension_data: bytes | None, given: Given
 ) -> _FirstChild:
     terms, init = ChildTerms.read(message), sa.init
     if terms is None or init is None:
-        return _FirstChild()
+        return _FirstChild((given.refused.notify,) if given.refused else ())
     terms = terms.seen_from_here(sa.path, sa.nat, tsi_is_local=False)
     extension = connection.extension.name if connection.extension and extension_data is not None else None
     configs = [child for child in connection.children if child.extension == extension]
     try:
-        agreed: Agreement = agree(terms, configs, sa.path, sa.host.registry, in_auth=True)
+        if given.refused:
+            raise given.refused
+        ends = Ends.of(sa.path, leased=given.leased)
+        agreed: Agreement = agree(terms, configs, ends, sa.host.registry, in_auth=True)
     except Refused as refused:
         return _FirstChild((refused.notify,), events=(refusal_event(sa, refused, connection.name),))
     spi_in = sa.host.new_child_spi()

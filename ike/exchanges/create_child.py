@@ -27,8 +27,10 @@ from ike.child import (
     propose_rekey,
 )
 from ike.config import ChildConfig, Mode
+from ike.configuration import Ends
 from ike.crypto.kex import KeyExchange, KeyExchangeError
 from ike.events import ChildSa, ChildSaFailed, CloseReason
+from ike.exchanges.configuration import Given, respond_configuration
 from ike.exchanges.exchange import (
     NOTHING,
     AddChild,
@@ -243,7 +245,7 @@ class CreateChildSa(MakeChildSa):
         if config is None:
             return None
         spi_in = sa.host.new_child_spi()
-        return self.offer(sa, spi_in, propose(config, spi_in, sa.path, self._trigger, with_ke=True))
+        return self.offer(sa, spi_in, propose(config, spi_in, sa.session.ends, self._trigger, with_ke=True))
 
     def on_granted(self, sa: IkeSa, child: Child) -> Outcome:
         return Outcome(add=AddChild(child))
@@ -342,10 +344,15 @@ def respond_create_child(sa: IkeSa, message: Message) -> Outcome:
         if count >= 2 * enough:
             raise Refused(NotifyType.TEMPORARY_FAILURE, f"{count} children, the replaced ones not deleted")
         agreed = agree_to_rekey(terms, old, sa.host.registry)
+        given = Given()
     else:
         if count >= enough:
             raise Refused(NotifyType.NO_ADDITIONAL_SAS, f"{count} children are enough")
-        agreed = agree(terms, session.usable_children, sa.path, sa.host.registry, in_auth=False)
+        given = respond_configuration(sa, session.connection, session.peer_id, message, with_child=True)
+        if given.refused:
+            raise given.refused
+        ends = Ends.of(sa.path, session.assigned, given.leased)
+        agreed = agree(terms, session.usable_children, ends, sa.host.registry, in_auth=False)
     groups = ke_groups((agreed.proposal,))
     ke_r: tuple[KePayload, ...] = ()
     shared = None
@@ -357,7 +364,8 @@ def respond_create_child(sa: IkeSa, message: Message) -> Outcome:
     child = install(sa, agreed.config, spi_in, agreed, terms.accepts_tfc, nonces, shared, is_creator=False)
     # Whoever answers a rekey sends on the old child until the new one is known to work (RFC 7296 2.8).
     add = AddChild(child, old.sa.spi_in if old else None, use_outbound=old is None)
-    return Outcome(response=grant_terms(agreed, spi_in).payloads(nonce_r, *ke_r), add=add)
+    response = (*given.reply, *grant_terms(agreed, spi_in).payloads(nonce_r, *ke_r))
+    return Outcome(response=response, leased=given.leased, add=add)
 
 
 def grant_terms(agreed: Agreement, spi_in: bytes) -> ChildTerms:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ike.child import Child
 from ike.config import Connection
+from ike.configuration import Configuration
 from ike.events import CloseReason, Event, FailureReason
 from ike.exchanges.schema import Story
 from ike.numbers import ExchangeType, is_error_notify
@@ -45,6 +46,8 @@ class Establish:
     extension_data: bytes | None
     is_only_one: bool
     """The peer said INITIAL_CONTACT: it has no other IKE SA with us (RFC 7296 2.4)."""
+    assigned: Configuration | None = None
+    """What the peer has given us (RFC 7296 2.19)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,8 @@ class Outcome:
 
     response: Sequence[Payload] = ()
     establish: Establish | None = None
+    leased: Configuration | None = None
+    """What we have given the peer; None: nothing new (RFC 7296 2.19)."""
     add: AddChild | None = None
     close: Sequence[CloseChild] = ()
     early_deletes: Sequence[bytes] = ()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ike.events import CloseReason, NotifyAnswered
+from ike.exchanges.configuration import respond_configuration
 from ike.exchanges.exchange import NOTHING, Close, CloseChild, Exchange, Outcome, Priority
 from ike.exchanges.schema import Story
 from ike.numbers import ExchangeType, NotifyType, ProtocolId, is_error_notify, name_of
@@ -143,4 +144,7 @@ def respond_informational(sa: IkeSa, message: Message) -> Outcome:
     private = tuple(n for n in message.notifies if n.notify_type >= FIRST_PRIVATE_STATUS)
     if private and sa.host.informational and not sa.session.is_over:
         response.extend(sa.host.informational(sa.session.number, private))
-    return Outcome(response=response, close=closed, early_deletes=unknown)
+    session = sa.session
+    given = respond_configuration(sa, session.connection, session.peer_id, message, with_child=False)
+    response.extend((given.refused.notify,) if given.refused else given.reply)
+    return Outcome(response=response, leased=given.leased, close=closed, early_deletes=unknown)

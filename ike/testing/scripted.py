@@ -15,6 +15,7 @@ from typing import Protocol
 from ike.child import SPI_OCTETS as CHILD_SPI_OCTETS
 from ike.child import ChildTerms, ke_groups, propose
 from ike.config import ChildConfig, Connection, Path, PskAuth
+from ike.configuration import Ends
 from ike.crypto.auth import psk_auth, signed_octets
 from ike.crypto.kex import KeyExchange
 from ike.crypto.keymat import derive_ike_keys
@@ -432,7 +433,7 @@ class ScriptedPeer:
     def child_terms(self, spi_in: bytes | None = None) -> ChildTerms:
         """[N(USE_TRANSPORT_MODE)], SA, TSi, TSr for a child (`payloads`), without a key exchange of its own."""
         spi_in = spi_in or self.entropy.octets(CHILD_SPI_OCTETS)
-        return propose(self.child_config(), spi_in, self.wire.path, None, with_ke=False)
+        return propose(self.child_config(), spi_in, Ends.of(self.wire.path), None, with_ke=False)
 
     async def auth(self) -> Message:
         """IKE_AUTH, with a child unless the extension is on. ScriptError if the gateway does not prove itself."""

@@ -5,13 +5,14 @@ from ipaddress import ip_network
 import pytest
 
 from ike.child import ChildTerms, agree
-from ike.config import ChildConfig, Mode, Path
+from ike.config import ChildConfig, Mode
+from ike.configuration import Ends
 from ike.exchanges.refusal import Refused
 from ike.numbers import NotifyType
 from ike.proposals import number_proposals, parse_esp_proposal
 from ike.selectors import AddressSelector, DynamicSelector, SelectorRegistry, TrafficSelectors
 
-PATH = Path(("192.0.2.1", 500), ("192.0.2.2", 500))
+ENDS = Ends(("192.0.2.1",), ("192.0.2.2",))
 CONFIG = ChildConfig(
     "x",
     (parse_esp_proposal("aes256gcm16"),),
@@ -29,7 +30,7 @@ def terms(*tsi: AddressSelector, mode: Mode = Mode.TRANSPORT) -> ChildTerms:
 
 def test_transport_mode_between_two_hosts_is_agreed() -> None:
     asked = terms(AddressSelector.from_address("192.0.2.2", 137))
-    assert agree(asked, [CONFIG], PATH, SelectorRegistry(), in_auth=False).mode is Mode.TRANSPORT
+    assert agree(asked, [CONFIG], ENDS, SelectorRegistry(), in_auth=False).mode is Mode.TRANSPORT
 
 
 @pytest.mark.parametrize(
@@ -44,11 +45,11 @@ def test_transport_mode_with_more_than_one_address_in_a_payload_is_refused(
     tsi: tuple[AddressSelector, ...],
 ) -> None:
     with pytest.raises(Refused) as refused:
-        agree(terms(*tsi), [CONFIG], PATH, SelectorRegistry(), in_auth=False)
+        agree(terms(*tsi), [CONFIG], ENDS, SelectorRegistry(), in_auth=False)
     assert refused.value.notify.notify_type == NotifyType.TS_UNACCEPTABLE
 
 
 def test_another_mode_than_configured_is_refused() -> None:
     with pytest.raises(Refused):
         asked = terms(AddressSelector.from_address("192.0.2.2", 137), mode=Mode.TUNNEL)
-        agree(asked, [CONFIG], PATH, SelectorRegistry(), in_auth=False)
+        agree(asked, [CONFIG], ENDS, SelectorRegistry(), in_auth=False)
