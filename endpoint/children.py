@@ -22,7 +22,7 @@ from ike.selectors import AddressSelector, Selectors
 from ike.wire.sa import Proposal
 from mpls import encapsulation, mtu
 from mpls.child_policy import AddressMatch, EgressPolicy, LabelMap, PlainMap
-from mpls.selectors import MplsVrfSelector
+from mpls.selectors import ANY_DEPTH, ENTROPY_LABEL_INDICATOR, MplsVrfSelector
 
 __all__ = ["Child", "ChildTable", "esp_transform", "install"]
 
@@ -91,7 +91,7 @@ def install(
     )
     inbound_map = _map_of(sa.local_ts)
     wrapping = plan.peer.encapsulation
-    plain_map = None if wrapping is encapsulation.Encapsulation.NONE else PlainMap(wrapping.mask)
+    plain_map = _plain_map(config, kind, wrapping)
     mode = encapsulation.Mode(sa.mode.value)
     outer_local, outer_peer = sa.path.local[0], sa.path.peer[0]
     inner_local, inner_peer = outer_local, outer_peer
@@ -134,6 +134,16 @@ def install(
 
 def _original_addresses(sa: ChildSa) -> tuple[str, str] | None:
     return (sa.original_addresses.peer, sa.original_addresses.local) if sa.original_addresses else None
+
+
+def _plain_map(config: Config, kind: ChildPlan, wrapping: encapsulation.Encapsulation) -> PlainMap | None:
+    """Of a child without TS_MPLS_VRF: deeper than one entry only where a VRF keeps labels of its inside."""
+    if wrapping is encapsulation.Encapsulation.NONE:
+        return None
+    vrfs = (config.vrf(name) for name, _ in kind.serves)
+    if any(vrf is not None and vrf.keeps_labels for vrf in vrfs):
+        return PlainMap(wrapping.mask, depth=ANY_DEPTH, special=ENTROPY_LABEL_INDICATOR)
+    return PlainMap(wrapping.mask)
 
 
 def esp_transform(proposal: Proposal) -> Transform:

@@ -26,7 +26,9 @@ from ike import Path
 from mpls.drops import DropReason
 from mpls.encapsulation import is_cleartext_mpls
 from mpls.forwarding import Bypassed, Delivery, Drop, Labelled, Outbound, Way, check_inbound, check_outbound
+from mpls.inside import stack_toward
 from mpls.label_space import LabelSpace
+from mpls.vrf import Labels
 
 __all__ = ["DataPlane", "EspArrival", "Owner", "Underlay"]
 
@@ -113,6 +115,8 @@ class DataPlane:
         self._outbound, self._labels, self._children = outbound, labels, children
         self._underlay, self._owner, self._deliver = underlay, owner, deliver
         self._vrf_of = {one.name: vrf for vrf in outbound.vrfs.values() for one in vrf.attachments}
+        sides = [one for vrf in outbound.vrfs.values() for one in vrf.attachments]
+        self._labelled = {one.name: one for one in sides if one.labels is not Labels.NONE}
         self._waiting: dict[tuple[str, Serves], deque[_Waiting]] = {}
         self._audit_at = float("-inf")
         self._replies = _ReplyLimit()
@@ -120,11 +124,15 @@ class DataPlane:
     # --- outbound
 
     def receive_packets(self, attachment: str, packets: Iterable[bytes], now: float) -> None:
-        """IP packets from a customer."""
+        """IP packets from a customer; label stacks with IP packets where the attachment is labelled."""
         runs = _Runs(partial(self._send_run, now=now))
+        forward = self._walk_from(attachment)
         for packet in packets:
-            self._send(self._outbound.forward(attachment, packet), attachment, packet, runs, now)
+            self._send(forward(attachment, packet), attachment, packet, runs, now)
         runs.flush()
+
+    def _walk_from(self, attachment: str) -> Callable[[str, bytes], Labelled | Bypassed | Drop]:
+        return self._outbound.forward_labelled if attachment in self._labelled else self._outbound.forward
 
     def flush_waiting(self, peer: str, serves: Serves, now: float) -> None:
         """A child or a label came: send what waits for it."""
@@ -133,7 +141,7 @@ class DataPlane:
             return
         runs = _Runs(partial(self._send_run, now=now))
         for one in waiting:
-            outcome = self._outbound.forward(one.attachment, one.packet)
+            outcome = self._walk_from(one.attachment)(one.attachment, one.packet)
             self._send(outcome, one.attachment, one.packet, runs, now, one.until)
         runs.flush()
 
@@ -247,7 +255,7 @@ class DataPlane:
     def _drop_outbound(self, drop: Drop, attachment: str | None, now: float) -> None:
         self.drops[drop.reason] += 1
         if drop.reply is not None and attachment is not None and self._replies.take(drop.vrf or "", now):
-            self._deliver(attachment, drop.reply)
+            self._hand_over(attachment, drop.reply)
 
     def _deliver_locally(self, bypassed: Bypassed) -> None:
         """A rule lets the packet pass without ESP: it stays in its VRF, nothing of it reaches the underlay."""
@@ -255,8 +263,15 @@ class DataPlane:
         target = vrf.attachment_for(_destination(bypassed.packet)) if vrf is not None else None
         if target is None or target == bypassed.attachment:
             self.drops[DropReason.NO_ROUTE] += 1
+        elif bypassed.stack and vrf is not None and vrf.labels_of(target) is not Labels.KEEP:
+            self.drops[DropReason.INNER_LABEL] += 1
         else:
-            self._deliver(target, bypassed.packet)
+            self._hand_over(target, bypassed.packet, bypassed.stack)
+
+    def _hand_over(self, attachment: str, packet: bytes, stack: bytes = b"", tc: int = 0) -> None:
+        """Give an IP packet to an attachment, under the labels that a router there is to see."""
+        side = self._labelled.get(attachment)
+        self._deliver(attachment, packet if side is None else stack_toward(side, stack, tc, packet) + packet)
 
     # --- inbound
 
@@ -326,7 +341,7 @@ class DataPlane:
             self.drops[DropReason.NO_ROUTE] += 1
             return
         self.delivered += 1
-        self._deliver(attachment, delivery.packet)
+        self._hand_over(attachment, delivery.packet, delivery.stack, delivery.tc)
 
     def _drop_inbound(
         self, drop: Drop, child: Child, source: str, destination: str, runs: _Runs, now: float

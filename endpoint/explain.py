@@ -41,6 +41,8 @@ _BEFORE_THE_RULES: Final = frozenset(
         DropReason.STACK_DEPTH,
         DropReason.SPECIAL_LABEL,
         DropReason.NO_SERVICE_LABEL,
+        DropReason.CLEARTEXT_MPLS,
+        DropReason.LABEL_UNBOUND,
         DropReason.PAYLOAD,
     }
 )
@@ -248,6 +250,10 @@ def _attachment(walk: Outbound, packet: _Given, is_labelled: bool, named: str | 
     source = packet.header.source if packet.header else None
     # A condition that none meets says nothing: the packet is then explained as the drop that it is.
     every = [(a, vrf) for a, vrf in every if is_labelled == (a.labels is not Labels.NONE)] or every
+    if packet.stack is not None:
+        topmost = packet.stack.entries[0].label
+        every = [(a, vrf) for a, vrf in every if a.takes_label(topmost)] or every
+        every = [(a, vrf) for a, vrf in every if a.local_labels] or every
     every = [(a, vrf) for a, vrf in every if source is not None and vrf.is_behind(a.name, source)] or every
     names = [one.name for one, _ in every]
     if len(names) == 1:

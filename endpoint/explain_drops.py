@@ -64,6 +64,15 @@ def why_dropped(
             return "the label stack is too deep"
         case DropReason.SPECIAL_LABEL | DropReason.NO_SERVICE_LABEL:
             return f"special-purpose labels may not stand there at attachment {attachment}"
+        case DropReason.CLEARTEXT_MPLS:
+            topmost = stack.entries[0].label if stack else 0
+            return (
+                f"label {topmost} is, or may become, one of a peer's: it comes out of ESP or not at all "
+                "(RFC 4023 8.1); see endpoint.label_range and the local labels of the peers"
+            )
+        case DropReason.LABEL_UNBOUND:
+            topmost = stack.entries[0].label if stack else 0
+            return f"label {topmost} is none of the local_labels of attachment {attachment}"
         case DropReason.PAYLOAD:
             return "no IP packet of the right version follows the label stack"
         case _:

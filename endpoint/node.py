@@ -160,7 +160,7 @@ class Node:
         self.dataplane.receive_cleartext(protocol, payload)
 
     def receive_packets(self, attachment: str, packets: Iterable[bytes], now: float) -> None:
-        """IP packets from a customer."""
+        """IP packets from a customer, with labels where the attachment is labelled."""
         self._now = now
         self.dataplane.receive_packets(attachment, packets, now)
         self._finish_if_asked(now)

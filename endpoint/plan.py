@@ -54,7 +54,15 @@ from ike.identities import parse_peer_name
 from ike.selectors import SecurityLabel
 from mpls import capability
 from mpls.identifiers import ClassId, VrfId
-from mpls.selectors import PORTS_OF_PROTOCOL, TS_MPLS_VRF, MplsVrfSelector, reconcile
+from mpls.selectors import (
+    ANY_DEPTH,
+    ENTROPY_LABEL_INDICATOR,
+    ONE_ENTRY,
+    PORTS_OF_PROTOCOL,
+    TS_MPLS_VRF,
+    MplsVrfSelector,
+    reconcile,
+)
 
 __all__ = ["EXTENSION_NAME", "ChildPlan", "PeerPlan", "Serves", "plan_peers", "selector_registry"]
 
@@ -236,18 +244,23 @@ def _native_children(config: Config, peer: PeerConfig) -> Iterator[ChildPlan]:
             continue
         for class_id in granted.classes:
             local, remote = _address_selectors(peer, granted.addresses)
+            depth, special = (ANY_DEPTH, ENTROPY_LABEL_INDICATOR) if own.keeps_labels else (ONE_ENTRY, 0)
 
             def policy(
                 vrf_id: VrfId,
                 class_id: ClassId = class_id,
                 local: tuple[ConfigSelector, ...] = local,
                 remote: tuple[ConfigSelector, ...] = remote,
+                depth: tuple[int, int] = depth,
+                special: int = special,
             ) -> TrafficPolicy:
                 selector = MplsVrfSelector(
                     vrf_id,
                     class_id,
                     encapsulations=peer.encapsulation.mask,
                     tc=config.label_class(class_id).tc_mask,
+                    depth=depth,
+                    special=special,
                 )
                 return TrafficPolicy((*local, selector), (*remote, selector))
 

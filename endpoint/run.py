@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from endpoint.capture import Capture
 from endpoint.check import check_report
 from endpoint.config import AttachConfig, AttachmentKind, Config, VrfConfig
 from endpoint.control import ControlError, ControlServer
-from endpoint.errors import SetupError
+from endpoint.inside import Inside
 from endpoint.keylog import KeyLog
 from endpoint.memory import MemoryHost
 from endpoint.node import Observers
@@ -75,6 +76,7 @@ class Service:
         self._tuns: dict[str, Tun] = {}
         self._tuns_of: dict[str, list[Tun]] = {}
         self._hosts: dict[str, MemoryHost] = {}
+        self._inside: Inside | None = None
 
     async def open(self, keys: KeyLog | None, capture: Capture | None) -> None:
         """Make the devices, open the sockets, start."""
@@ -91,6 +93,8 @@ class Service:
                 trace=lambda record: _log.debug("%s %s", record.path, record.summary), route=self._route
             ),
         )
+        drops = self.runtime.node.dataplane.drops
+        self._inside = Inside.open(self.config, self._received, drops)
         for name, tun in self._tuns.items():
             tun.start(self._receiver(name))
         self.runtime.start()
@@ -103,8 +107,6 @@ class Service:
             self._tuns_of.setdefault(vrf.name, []).append(tun)
         elif attach.kind is AttachmentKind.MEMORY:
             self._hosts[attach.name] = MemoryHost(attach.address, self._sender(attach.name))
-        else:
-            raise SetupError(f"attachment {attach.name}: {attach.kind.value} is not available yet; use tun")
 
     def _mtu(self, vrf: str) -> int:
         """What every peer of the VRF can carry."""
@@ -130,6 +132,8 @@ class Service:
     def _deliver(self, attachment: str, packet: bytes) -> None:
         if attachment in self._tuns:
             self._tuns[attachment].write(packet)
+        elif self._inside is not None and self._inside.has(attachment):
+            self._inside.deliver(attachment, packet)
         else:
             self._hosts[attachment].receive(packet)
 
@@ -151,6 +155,9 @@ class Service:
         if self.runtime is not None:
             await self.runtime.close()
             self.runtime = None
+        if self._inside is not None:
+            self._inside.close()
+            self._inside = None
         for tun in self._tuns.values():
             tun.close()
         self._tuns.clear()
@@ -168,7 +175,8 @@ class Service:
             raise ControlError("starting or shutting down; try again")
         node, at = runtime.node, now()
         if command == "status":
-            return snapshot(node, at, dict(runtime.sockets.drops()))
+            drops = runtime.sockets.drops() + (self._inside.drops() if self._inside else Counter())
+            return snapshot(node, at, dict(drops))
         peer, child = arguments.get("peer"), arguments.get("child")
         if not isinstance(peer, str) or not isinstance(child, str | None):
             raise ControlError("peer and child are names")

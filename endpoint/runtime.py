@@ -115,7 +115,7 @@ class Runtime:
         self.node.receive_cleartext(protocol, payload)
 
     def receive_packets(self, attachment: str, packets: Sequence[bytes]) -> None:
-        """IP packets from a customer."""
+        """IP packets from a customer, with labels where the attachment is labelled."""
         self.node.receive_packets(attachment, packets, now())
         self.arm()
 

@@ -9,16 +9,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_interface
 
-from endpoint.config import Config, Encapsulation, PeerConfig, Selectors, VrfConfig
+from endpoint.config import AttachConfig, Config, Encapsulation, PeerConfig, Selectors, VrfConfig
 from mpls.crypto_map import CryptoMap, compile_default
 from mpls.forwarding import Outbound
 from mpls.identifiers import ClassId
 from mpls.ip import Network
 from mpls.label_space import LabelSpace
 from mpls.routes import ForwardingTable
-from mpls.vrf import Attachment, Vrf
+from mpls.vrf import Attachment, Labels, Vrf
 
-__all__ = ["StaticRoute", "Tables", "build_crypto_map", "build_tables", "build_vrf", "static_routes"]
+__all__ = [
+    "StaticRoute",
+    "Tables",
+    "build_attachment",
+    "build_crypto_map",
+    "build_tables",
+    "build_vrf",
+    "static_routes",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,7 @@ def build_tables(config: Config) -> Tables:
                     for prefix in granted.accept:
                         table.add_candidate(peer.name, granted.name, class_id, prefix)
     vrfs = [build_vrf(config, vrf) for vrf in config.vrfs]
-    return Tables(space, table, Outbound(vrfs, build_crypto_map(config), table))
+    return Tables(space, table, Outbound(vrfs, build_crypto_map(config), table, space.is_for_peers))
 
 
 def static_routes(peer: PeerConfig) -> Iterator[StaticRoute]:
@@ -76,10 +84,7 @@ def static_routes(peer: PeerConfig) -> Iterator[StaticRoute]:
 
 def build_vrf(config: Config, vrf: VrfConfig) -> Vrf:
     """A VRF with its classes and the attachments of its customers."""
-    attachments = tuple(
-        Attachment(attach.name, tuple(ip_interface(address) for address in attach.address))
-        for attach in vrf.attach
-    )
+    attachments = tuple(build_attachment(attach) for attach in vrf.attach)
     return Vrf(
         vrf.name,
         vrf.id_text,
@@ -90,11 +95,25 @@ def build_vrf(config: Config, vrf: VrfConfig) -> Vrf:
     )
 
 
+def build_attachment(attach: AttachConfig) -> Attachment:
+    """An attachment with what is behind it and what becomes of labels there."""
+    side = attach.labelled
+    return Attachment(
+        attach.name,
+        tuple(ip_interface(address) for address in attach.address),
+        attach.prefixes,
+        Labels.NONE if side is None else side.labels,
+        () if side is None else side.local_labels,
+        None if side is None else side.peer_label,
+    )
+
+
 def build_crypto_map(config: Config) -> CryptoMap:
     """The rules of `[[crypto_map]]`, then those that VRFs, classes and peers compile into."""
     served: dict[str, set[ClassId]] = {}
     for peer in config.peers:
         for granted in peer.vrfs:
             served.setdefault(granted.name, set()).update(granted.classes)
-    compiled = compile_default([build_vrf(config, vrf) for vrf in config.vrfs], served)
+    labelled = [vrf.name for vrf in config.vrfs if vrf.is_labelled]
+    compiled = compile_default([build_vrf(config, vrf) for vrf in config.vrfs], served, labelled)
     return CryptoMap((*config.crypto_map, *compiled.rules[:-1]))

@@ -46,6 +46,9 @@ class Sockets:
         self._nat: dict[str, NatSocket] = {}
         self._raw: dict[str, RawSocket] = {}
         self._cleartext: list[RawSocket] = []
+        # What inner routers send to us is no MPLS in clear; their attachments take it (WIRE 6.2).
+        sides = [one.labelled for vrf in config.vrfs for one in vrf.attach if one.labelled is not None]
+        self._inside = {(side.tunnel.peer, side.tunnel.local) for side in sides if side.tunnel is not None}
         self.receiver: Receiver
 
     @classmethod
@@ -173,8 +176,9 @@ class Sockets:
 
     def _cleartext_callback(self, protocol: int) -> Callable[[list[tuple[bytes, str, str]]], None]:
         def on_packets(batch: list[tuple[bytes, str, str]]) -> None:
-            for payload, _, _ in batch:
-                self.receiver.receive_cleartext(protocol, payload)
+            for payload, source, destination in batch:
+                if (source, destination) not in self._inside:
+                    self.receiver.receive_cleartext(protocol, payload)
 
         return on_packets
 

@@ -14,7 +14,7 @@ label like a payload: ingress and egress each take one from the TTL of the topmo
 Outer DSCP, ECN and TTL are not authenticated: not used.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, TypeAlias
 
@@ -132,7 +132,15 @@ class Bypassed:
 class Outbound:
     """The outbound walk of one configuration. ValueError: the crypto map protects as an unknown class."""
 
-    def __init__(self, vrfs: Iterable[Vrf], crypto_map: CryptoMap, table: ForwardingTable) -> None:
+    def __init__(
+        self,
+        vrfs: Iterable[Vrf],
+        crypto_map: CryptoMap,
+        table: ForwardingTable,
+        is_for_peers: Callable[[int], bool] = lambda label: False,
+    ) -> None:
+        """`is_for_peers`: the labels that only come out of ESP (`LabelSpace.is_for_peers`)."""
+        self._is_for_peers = is_for_peers
         self.vrfs: dict[str, Vrf] = {vrf.name: vrf for vrf in vrfs}
         self.crypto_map = crypto_map
         self.table = table
@@ -178,18 +186,25 @@ class Outbound:
     def forward_labelled(self, attachment: str, octets: bytes) -> Labelled | Bypassed | Drop:
         """A label stack and an IP packet behind it that came in by an attachment (KeyError as in `forward`).
 
-        The labels end here or are kept, as the attachment says; INNER_LABEL where there must be none.
+        The labels end here or are kept, as the attachment says; INNER_LABEL where there must be none. A topmost
+        label that a peer has, or may get, comes out of ESP or not at all: CLEARTEXT_MPLS (RFC 4023 8.1).
         """
         vrf = self._vrf_of[attachment]
-        labels = vrf.labels_of(attachment)
-        if labels is Labels.NONE:
+        side = vrf.attachment(attachment)
+        if side is None or side.labels is Labels.NONE:
             return Drop(DropReason.INNER_LABEL, vrf.name)
+        labels = side.labels
         stack = LabelStack.parse(octets, MAX_ENTRIES - 1)  # one more is pushed
         if isinstance(stack, DropReason):
             return Drop(stack, vrf.name)
         found = _find_service_label(stack, _SPECIAL_FROM_OUTSIDE[labels])
         if isinstance(found, DropReason):
             return Drop(found, vrf.name)
+        topmost = stack.entries[0].label
+        if self._is_for_peers(topmost):
+            return Drop(DropReason.CLEARTEXT_MPLS, vrf.name)
+        if not side.takes_label(topmost):
+            return Drop(DropReason.LABEL_UNBOUND, vrf.name)
         packet = octets[stack.octet_count :]
         bottom = stack.entries[-1].label
         payload = _EXPLICIT_NULL[SpecialLabel(bottom)] if bottom in _EXPLICIT_NULL else BOTH_PAYLOADS

@@ -62,7 +62,7 @@ class LabelSpace:
     ) -> None:
         if not LOWEST_LABEL <= lo <= hi <= HIGHEST_LABEL:
             raise LabelSpaceError(f"labels {lo}-{hi} are not a range inside {LOWEST_LABEL}-{HIGHEST_LABEL}")
-        self._unused, self._hi = lo, hi
+        self._unused, self._lo, self._hi = lo, lo, hi
         self._freed: deque[int] = deque()
         self._owners: dict[int, LabelOwner] = {}
         self._until: dict[int, float] = {}
@@ -86,6 +86,10 @@ class LabelSpace:
     def lookup(self, label: int) -> LabelOwner | None:
         """Whose *label* is, quarantined ones included; None when it is given out to nobody."""
         return self._owners.get(label)
+
+    def is_for_peers(self, label: int) -> bool:
+        """Whether *label* is, or may become, one of a peer's: then it never comes in clear (RFC 4023 8.1)."""
+        return self._lo <= label <= self._hi or label in self._owners
 
     def accept_set(self, peer: str, vrf: str, label_class: ClassId) -> frozenset[int]:
         """The labels accepted from *peer* for exactly (VRF, class), draining and static ones included."""

@@ -31,6 +31,7 @@ HIGHEST_LABEL: Final = (1 << 20) - 1
 ALL_TC: Final = 255
 ALL_LABELS: Final = ((LOWEST_LABEL, HIGHEST_LABEL),)
 ONE_ENTRY: Final = (1, 1)
+ANY_DEPTH: Final = (1, 16)
 
 LabelRange: TypeAlias = tuple[int, int]
 

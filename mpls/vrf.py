@@ -113,12 +113,20 @@ class Attachment:
                 do not lose a TTL step (a router does not forward to itself)
     prefixes    what is behind it, beside the networks of the addresses
     labels      of an attachment to a P or PE router, or to one that speaks RFC 4023
+    local_labels  the only ranges that the topmost label of such a router may be of; none: any that no peer has
+    peer_label  what the router gets on top of packets without a kept label; None: explicit null (RFC 3032 2.1)
     """
 
     name: str
     addresses: tuple[Interface, ...] = ()
     prefixes: tuple[Network, ...] = ()
     labels: Labels = Labels.NONE
+    local_labels: tuple[tuple[int, int], ...] = ()
+    peer_label: int | None = None
+
+    def takes_label(self, label: int) -> bool:
+        """Whether the topmost label of a packet may be this one."""
+        return not self.local_labels or any(low <= label <= high for low, high in self.local_labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +184,18 @@ class Vrf:
         names = self._behind.lookup(address)
         return min(names) if names else None
 
+    @property
+    def keeps_labels(self) -> bool:
+        """Whether packets with labels below the service label can come or go."""
+        return any(one.labels is Labels.KEEP for one in self.attachments)
+
+    def attachment(self, name: str) -> Attachment | None:
+        return next((one for one in self.attachments if one.name == name), None)
+
     def labels_of(self, attachment: str) -> Labels:
         """What becomes of labels at the attachment; NONE for one of another VRF."""
-        return next((one.labels for one in self.attachments if one.name == attachment), Labels.NONE)
+        found = self.attachment(attachment)
+        return Labels.NONE if found is None else found.labels
 
     def router_address(self, version: int) -> Address | None:
         """What ICMP errors into this VRF come from: the first address of the family."""

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from endpoint.config.attach_checks import check_attachments
 from endpoint.config.auth_checks import check_auth, check_validity
-from endpoint.config.checks import check_attachments, check_classes, check_names
+from endpoint.config.checks import check_classes, check_names
 from endpoint.config.locate import locate_keys
 from endpoint.config.model import (
     ANY_ADDRESS,
@@ -23,6 +24,7 @@ from endpoint.config.model import (
     EndpointConfig,
     FrontDoor,
     KeyAuthConfig,
+    LabelledConfig,
     LifetimeConfig,
     LocalAuthConfig,
     NullAuthConfig,
@@ -59,6 +61,7 @@ __all__ = [
     "EndpointConfig",
     "FrontDoor",
     "KeyAuthConfig",
+    "LabelledConfig",
     "LifetimeConfig",
     "LocalAuthConfig",
     "Mode",

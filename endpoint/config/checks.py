@@ -1,4 +1,4 @@
-"""What must hold between the parts of a configuration: references, uniqueness, classes, attachments.
+"""What must hold between the parts of a configuration: references, uniqueness, classes.
 
 Knows nothing of TOML types. Paths are those of the document: the n-th value comes from the n-th table.
 Placeholders for what was reported already (an empty name, label 0) are passed over.
@@ -38,28 +38,6 @@ def check_names(config: Config, report: Report) -> None:
         if vrf.name
     )
     refuse_repeats(report, ids, "an id names one VRF")
-
-
-def check_attachments(config: Config, report: Report) -> None:
-    def attachments() -> Iterator[tuple[Hashable, str, Path]]:
-        for index, vrf in enumerate(config.vrfs):
-            for position, attach in enumerate(vrf.attach):
-                if attach.name:
-                    yield (
-                        attach.name,
-                        f"the attachment {quoted(attach.name)}",
-                        ("vrf", index, "attach", position),
-                    )
-
-    refuse_repeats(
-        report,
-        attachments(),
-        "an attachment belongs to one VRF; give each a name of its own, whatever its namespace",
-    )
-    for index, vrf in enumerate(config.vrfs):
-        if not vrf.attach:
-            message = "the VRF has no attachment: no customer packet can enter or leave it"
-            report.warn(("vrf", index), message, 'add attach = [{ tun = "…" }]')
 
 
 def check_classes(config: Config, report: Report) -> None:

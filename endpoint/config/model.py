@@ -16,9 +16,9 @@ from ike.wire.identity import Identity
 from ike.wire.sa import Proposal
 from mpls.classes import LabelClass
 from mpls.crypto_map import Rule
-from mpls.encapsulation import Encapsulation
+from mpls.encapsulation import NO_GRE_OPTIONS, Encapsulation, GreOptions
 from mpls.identifiers import ClassId, VrfId
-from mpls.vrf import Urpf
+from mpls.vrf import Labels, Urpf
 
 ANY_ADDRESS = "any"
 DEFAULT_STATE_DIR = Path("/var/lib/mplsec")
@@ -84,14 +84,56 @@ class EndpointConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressPair:
+    """Two addresses of one family: of one VRF toward a plain peer, or of a tunnel toward an inner router."""
+
+    local: str
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledConfig:
+    """What an attachment to a router that sends labels has beside.
+
+    labels        whether they end here or go on
+    local_labels, peer_label   as in `mpls.vrf.Attachment`
+    device        `mpls`: the Ethernet interface; else the one that its packets must come in by, if given
+    next_hop      `mpls`: the router's MAC address, or the IP address that it has on the interface
+    tunnel        `mpls-in-ip` and `mpls-in-gre`: outer addresses
+    gre           the options that are taken; none is sent (RFC 4023 4)
+    """
+
+    labels: Labels = Labels.POP
+    local_labels: tuple[tuple[int, int], ...] = ()
+    peer_label: int | None = None
+    device: str | None = None
+    next_hop: str = ""
+    tunnel: AddressPair | None = None
+    gre: GreOptions = NO_GRE_OPTIONS
+
+
+@dataclass(frozen=True, slots=True)
 class AttachConfig:
-    """One attachment. `name`: the interface or the virtual host; `mtu` None: from the budget of the peers."""
+    """One attachment. `name`: the interface or the virtual host; `mtu` None: from the budget of the peers.
+
+    `prefixes` lie behind it, beside the networks of `address`.
+    """
 
     kind: AttachmentKind
     name: str
     netns: str | None = None
     address: tuple[str, ...] = ()
     mtu: int | None = None
+    prefixes: tuple[Prefix, ...] = ()
+    labelled: LabelledConfig | None = None
+
+    @property
+    def link(self) -> tuple[object, ...]:
+        """What attachments have in common that share one link: there the topmost label tells them apart."""
+        side = self.labelled
+        if side is None:
+            return self.kind, self.name
+        return self.kind, self.netns, side.tunnel or side.device
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +148,16 @@ class VrfConfig:
     attach: tuple[AttachConfig, ...] = ()
     announce: tuple[Prefix, ...] = ()
 
+    @property
+    def keeps_labels(self) -> bool:
+        """Whether labels of the inside go on below the service label."""
+        return any(one.labelled is not None and one.labelled.labels is Labels.KEEP for one in self.attach)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether packets with labels come from the inside."""
+        return any(one.labelled is not None for one in self.attach)
+
 
 @dataclass(frozen=True, slots=True)
 class StaticLabels:
@@ -115,14 +167,6 @@ class StaticLabels:
     local: int
     peer: int
     routes: tuple[Prefix, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class AddressPair:
-    """The underlay addresses of one VRF toward a plain peer."""
-
-    local: str
-    peer: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,19 +12,17 @@ from endpoint.config.model import (
     ANY_ADDRESS,
     DEFAULT_LABEL_RANGE,
     DEFAULT_STATE_DIR,
-    AttachConfig,
-    AttachmentKind,
     EndpointConfig,
     FrontDoor,
     VrfConfig,
 )
 from endpoint.config.problems import BadValue, quoted
-from endpoint.config.table import Table, kind_of
+from endpoint.config.read_attach import read_attachment
+from endpoint.config.table import Table
 from endpoint.config.values import (
     parse_address,
     parse_dscp,
     parse_interface,
-    parse_interface_address,
     parse_label,
     parse_name,
     parse_netns,
@@ -41,8 +39,6 @@ from mpls.vrf import Urpf
 
 T = TypeVar("T")
 D = TypeVar("D")
-
-NOT_YET = "is not available yet"
 
 
 def read_endpoint(root: Table) -> EndpointConfig:
@@ -75,7 +71,7 @@ def read_vrf(table: Table) -> VrfConfig:
         id_text=id_text,
         classes=table.some("classes", class_id_of) or (0,),
         urpf=table.choice("urpf", Urpf, Urpf.STRICT),
-        attach=tuple(_read_attachment(one) for one in table.tables("attach", 'attach = [{ tun = "red0" }]')),
+        attach=tuple(read_attachment(one) for one in table.tables("attach", 'attach = [{ tun = "red0" }]')),
         announce=table.unique("announce", parse_prefix) or (),
     )
     table.close()
@@ -117,26 +113,6 @@ def _read_label_range(endpoint: Table) -> tuple[int, int]:
         return first, last
 
     return endpoint.value("label_range", parse, DEFAULT_LABEL_RANGE)
-
-
-def _read_attachment(table: Table) -> AttachConfig:
-    kinds = [kind.value for kind in AttachmentKind]
-    chosen = table.one_of(kinds)
-    names = {kind: table.value(kind, parse_interface, "") for kind in kinds}
-    kind = AttachmentKind(chosen or AttachmentKind.MEMORY.value)
-    if chosen and kind not in (AttachmentKind.TUN, AttachmentKind.MEMORY):
-        table.error(kind.value, NOT_YET, 'use an attachment of kind "tun"')
-    attachment = AttachConfig(
-        kind=kind,
-        name=names[kind.value],
-        netns=table.value("netns", parse_netns, None),
-        address=table.unique("address", parse_interface_address) or (),
-        mtu=table.value("mtu", _mtu, None),
-    )
-    if attachment.netns and chosen == AttachmentKind.MEMORY.value:
-        table.error("netns", "means nothing for a memory attachment", "leave it away")
-    table.close()
-    return attachment
 
 
 def addresses_of(table: Table, *, allow_any: bool) -> tuple[str, ...]:
@@ -210,16 +186,6 @@ def class_id_of(value: object) -> ClassId:
     except ValueError:
         remedy = "use 0 to 65535, or 1 to 64 of A-Z a-z 0-9 . _ : -"
         raise BadValue(f"{quoted(value)} is no class", remedy) from None
-
-
-def _mtu(value: object) -> int | None:
-    """Octets, or None for "auto"."""
-    if value == "auto":
-        return None
-    if type(value) is int and 576 <= value <= 65535:
-        return value
-    said = quoted(value) if type(value) in (int, str) else kind_of(value)
-    raise BadValue(f"{said} is no MTU", 'use "auto", or 576 to 65535')
 
 
 def required(table: Table, key: str, parse: Callable[[object], T], default: D, *, example: str) -> T | D:

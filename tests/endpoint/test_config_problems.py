@@ -60,7 +60,6 @@ MISTAKES = [
     (COMPLETE, 'urpf    = "strict"', 'urpf = "strickt"', "vrf.red.urpf", "unknown value", 'mean "strict"?'),
     (COMPLETE, "tun = ", "tunn = ", "vrf.red.attach[1].tunn", "unknown key", 'did you mean "tun"?'),
     (COMPLETE, "tun = ", "tunn = ", "vrf.red.attach[1]", "has none of tun", "exactly one"),
-    (COMPLETE, "tun = ", "mpls = ", "vrf.red.attach[1].mpls", "is not available yet", '"tun"'),
     (PLAIN, '{ memory = "red" }', '{ memory = "red", netns = "x" }', "vrf.red.attach[1].netns", "means nothing",
      "leave it away"),
     (COMPLETE, '"red0"', '"a/b"', "vrf.red.attach[1].tun", "is no interface name", "15"),
