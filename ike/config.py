@@ -207,6 +207,7 @@ class Connection:
     We authenticate by `auth`, the peer by any one of `peer_auth`; empty: by the same secret. Empty
     `local_addresses` or `peer_addresses`: any. `peer_id` None: any identity that knows the secret, or that a
     certificate proves. A peer that proves nothing (NullAuth) has no identity: `peer_id` is ID_NULL (RFC 7619 2.2).
+    `reauth_s`: authenticate again after that time at the latest; of the other end the same is asked (RFC 4478).
     `is_exclusive`: of all whom `peer_id` stands for, one at a time; who comes later is refused.
     `childless`: as initiator leave the child out of IKE_AUTH when the responder offers it (RFC 6023);
     otherwise `first_child` travels in IKE_AUTH. `force_udp` falsifies NAT_DETECTION_SOURCE_IP so that both
@@ -244,6 +245,7 @@ class Connection:
     max_children: int = 64
     peer_auth: tuple[PeerAuth, ...] = ()
     is_exclusive: bool = False
+    reauth_s: float | None = None
     request_addresses: tuple[IPv4Address | IPv6Address, ...] = ()
     assigns_addresses: bool = False
 
@@ -284,6 +286,8 @@ class EngineSettings:
     max_init_rounds: int = 6
     invalid_spi_answers_per_s: float = 10.0
     temporary_failure_retry_s: float = 5.0
+    reauth_overlap_s: float = 5.0
+    reauth_retry_s: float = 60.0
     temporary_failure_limit_s: float = 180.0
     collision_timeout_s: float = 60.0
     nat_keepalive_s: float = 20.0

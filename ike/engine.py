@@ -27,11 +27,11 @@ from ike.events import (
 from ike.exchanges.create_child import CreateChildSa
 from ike.exchanges.exchange import Close, Fail
 from ike.exchanges.informational import SendNotify, delete_ike_sa
-from ike.exchanges.sa_init import InitiateSa
 from ike.exchanges.sa_init_responder import InitResponder
 from ike.host import Configure, Host, Informational, Rewrite
 from ike.numbers import ExchangeType, NotifyType
-from ike.sa import IkeSa
+from ike.reauthentication import path_of
+from ike.sa import IkeSa, initiate
 from ike.selectors import SelectorRegistry, TrafficSelectors
 from ike.session import Session
 from ike.wire.message import MAJOR_VERSION, NO_SPI, Header, Message, encode_payloads
@@ -144,14 +144,7 @@ class IkeEngine:
         found = self._connections.get(connection)
         if found is None:
             raise LocalError(f"no connection {connection}")
-        host = self._host
-        session = Session(host, found, is_opener=True)
-        sa = IkeSa(host, session, spi_i=host.new_ike_spi(), spi_r=NO_SPI, is_initiator=True, path=path)
-        session.current = sa
-        host.register_ike_sa(sa)
-        host.sessions[session.number] = session
-        sa.start(InitiateSa(host, found), now)
-        return session.number
+        return initiate(self._host, found, path, now).number
 
     def create_child(
         self, session: int, child: str, now: float, trigger: TrafficSelectors | None = None
@@ -189,6 +182,16 @@ class IkeEngine:
         if found := self._established(session):
             found.rekey_ike_sa()
             found.pump(now)
+
+    def reauthenticate(self, session: int, now: float) -> None:
+        """Open a session that replaces this one, children and all (RFC 7296 2.8.3).
+
+        IkeSaEstablished names the one it replaces, or IkeSaFailed does and nothing has changed. One that is under
+        way is left alone. LocalError where only the other end can: it has opened the session.
+        """
+        if found := self._established(session):
+            path_of(found)
+            found.current.authenticate_again(now)
 
     def delete_ike_sa(self, session: int, now: float) -> None:
         """IkeSaClosed, or IkeSaFailed before it was established, comes at once; the Delete is on its way."""

@@ -143,7 +143,7 @@ class IkeSaEstablished:
     """Both ends are authenticated. `extension_data` is the peer's notify data when the extension is on.
 
     `assigned` is what the peer has given us, `leased` what we have given it (RFC 7296 2.19); both last as long as
-    the session.
+    the session. `replaces`: the session that goes in a moment, because this one has authenticated its ends again.
     """
 
     session: int
@@ -160,6 +160,7 @@ class IkeSaEstablished:
     udp_encapsulation: bool
     assigned: Configuration | None = None
     leased: Configuration | None = None
+    replaces: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,8 @@ class IkeSaFailed:
     connection: str
     reason: FailureReason
     detail: str
+    replaces: int | None = None
+    """The session that this one would have replaced, and that goes on."""
 
 
 @dataclass(frozen=True, slots=True)

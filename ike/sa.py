@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
-from ike.config import Path
+from ike.config import Connection, Path
 from ike.crypto.algorithms import selected
 from ike.crypto.keymat import IkeKeys
 from ike.crypto.prf import Prf
@@ -27,11 +27,12 @@ from ike.nat import NatState
 from ike.numbers import ExchangeType, NotifyType, TransformType
 from ike.opening import Opened, Opener
 from ike.protection import Protection
+from ike.reauthentication import path_of, recreate_children
 from ike.session import Session
 from ike.states import Doing, IkeSaState, check_transition
 from ike.timers import TimerKind
 from ike.window import Arrival, RequestWindow, ResponseWindow
-from ike.wire.message import HEADER_OCTETS, Header, Message, SealedBody, parse_payloads
+from ike.wire.message import HEADER_OCTETS, NO_SPI, Header, Message, SealedBody, parse_payloads
 from ike.wire.payloads import NotifyPayload, Payload
 from ike.wire.sa import Proposal
 
@@ -216,6 +217,12 @@ class IkeSa:
         sa.init, sa.nat, sa.requests = init, nat, RequestWindow(1)
         return sa
 
+    def authenticate_again(self, now: float) -> None:
+        """Begin a session that will replace this IKE SA's, unless one is under way (RFC 7296 2.8.3)."""
+        session, host = self.session, self.host
+        if session.connection and not any(s.replaces == session.number for s in host.sessions.values()):
+            initiate(host, session.connection, path_of(session), now, replaces=session.number)
+
     def successor(
         self, spi_i: bytes, spi_r: bytes, proposal: Proposal, keys: IkeKeys, *, is_initiator: bool
     ) -> IkeSa:
@@ -399,8 +406,12 @@ class IkeSa:
         session.leased = outcome.leased or session.leased
         if outcome.establish:
             session.establish(self, outcome.establish, now)
+        if outcome.auth_lifetime_s is not None:
+            session.note_auth_lifetime(outcome.auth_lifetime_s, now)
         if outcome.add:
             session.add_child(outcome.add, now)
+        if outcome.establish and session.replaces is not None:
+            recreate_children(session, now)
         for closed in outcome.close:
             session.close_child(closed.spi_in, closed.reason)
         for spi_out in outcome.early_deletes:
@@ -506,3 +517,17 @@ class IkeSa:
             self.commit(
                 Outcome(end=Close(CloseReason.PEER_NOT_RESPONDING, f"no answer to {tries} tries")), now
             )
+
+
+def initiate(
+    host: Host, connection: Connection, path: Path, now: float, *, replaces: int | None = None
+) -> Session:
+    """Begin a session; `replaces`: the one that goes when this one has its children."""
+    session = Session(host, connection, is_opener=True)
+    session.replaces = replaces
+    sa = IkeSa(host, session, spi_i=host.new_ike_spi(), spi_r=NO_SPI, is_initiator=True, path=path)
+    session.current = sa
+    host.register_ike_sa(sa)
+    host.sessions[session.number] = session
+    sa.start(InitiateSa(host, connection), now)
+    return session

@@ -10,6 +10,7 @@ import heapq
 from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING
 
+from ike import reauthentication
 from ike.child import Child, move_child
 from ike.config import ChildConfig, Connection, Path, RetransmitPolicy
 from ike.configuration import Configuration, Ends
@@ -67,6 +68,10 @@ class Session:
         self.heard_at = self.sent_at = 0.0
         """When the peer last sent us something authentic, and when we last sent anything, over IKE or ESP."""
         self.is_over = False
+        self.replaces: int | None = None
+        """The session that goes when this one has its children: its ends authenticate again."""
+        self.announced_s: float | None = None
+        """Within what time the peer wants us to authenticate again (RFC 4478)."""
         self._waiting: list[tuple[int, int, Exchange]] = []
         self._count = 0
         self._refused_since: float | None = None
@@ -207,12 +212,21 @@ class Session:
                 udp_encapsulation=sa.nat.udp_encapsulation,
                 assigned=what.assigned,
                 leased=self.leased,
+                replaces=self.replaces,
             )
         )
         self._start_ike_timers(now)
+        if self.replaces is None:
+            reauthentication.start_timer(self, now)
         self._keep_mapping(now)
         if what.connection.liveness_s is not None:
             self.host.timers.set(now + what.connection.liveness_s, TimerKind.LIVENESS, self)
+
+    def note_auth_lifetime(self, within_s: float, now: float) -> None:
+        """The peer wants us to authenticate again."""
+        self.announced_s = within_s
+        if self.replaces is None and not self.is_over:
+            reauthentication.start_timer(self, now)
 
     def _end_other_sessions(self, now: float, *, is_only_one: bool) -> None:
         """INITIAL_CONTACT: the peer has forgotten the others. Without it the oldest go if there are too many.
@@ -312,7 +326,7 @@ class Session:
         connection = self.connection or what.connection
         name = connection.name if connection else ""
         self._lose_requests()
-        self.host.emit(IkeSaFailed(self.number, name, what.reason, what.detail))
+        self.host.emit(IkeSaFailed(self.number, name, what.reason, what.detail, self.replaces))
         self._forget()
 
     def abandon(self, what: Fail, now: float) -> None:
@@ -487,6 +501,8 @@ class Session:
                 self.end(
                     Close(CloseReason.LIFETIME, "the IKE SA reached its lifetime", (delete_ike_sa(),)), now
                 )
+            case TimerKind.REAUTH, _:
+                reauthentication.on_due(self, now)
             case TimerKind.LIVENESS, _:
                 self._check_heard(now)
             case TimerKind.KEEPALIVE, _:

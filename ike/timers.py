@@ -20,6 +20,7 @@ class TimerKind(StrEnum):
     KEEPALIVE = "NAT keepalive"
     IKE_REKEY = "IKE SA rekey"
     IKE_HARD = "IKE SA lifetime"
+    REAUTH = "authentication lifetime"
     CHILD_REKEY = "Child SA rekey"
     CHILD_HARD = "Child SA lifetime"
     RETRY = "retry after TEMPORARY_FAILURE"

@@ -17,6 +17,7 @@ from ike.child import Agreement, Child, ChildTerms, agree, propose
 from ike.config import ChildConfig, Connection
 from ike.configuration import Ends
 from ike.events import ChildSaFailed, CloseReason, Event, FailureReason
+from ike.exchanges.auth_lifetime import announced_lifetime, lifetime_notify
 from ike.exchanges.configuration import (
     Given,
     ends_of_request,
@@ -115,7 +116,8 @@ class Authenticate(Exchange):
         established = Establish(
             connection, connection.local_id, peer_id, extension_data, is_only_one, assigned
         )
-        return self._with_child(sa, message, established)
+        outcome = self._with_child(sa, message, established)
+        return replace(outcome, auth_lifetime_s=announced_lifetime(message))
 
     def _why_not(self, sa: IkeSa, idr: IdrPayload | None, auth: AuthPayload | None, message: Message) -> str:
         """Why the peer is not who it should be; empty if it is."""
@@ -256,6 +258,7 @@ def respond_auth(sa: IkeSa, message: Message) -> Outcome:
     has_child = ChildTerms.read(message) is not None
     given = respond_configuration(sa, connection, peer_id, message, with_child=has_child)
     payloads.extend(given.reply)
+    payloads.extend(lifetime_notify(connection))
     first = _respond_first_child(sa, connection, message, extension_data, given)
     payloads.extend(first.payloads)
     is_only_one = message.notify(NotifyType.INITIAL_CONTACT) is not None

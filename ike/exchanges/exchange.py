@@ -123,6 +123,8 @@ class Outcome:
 
     response: Sequence[Payload] = ()
     establish: Establish | None = None
+    auth_lifetime_s: float | None = None
+    """The peer wants us to authenticate again within that time (RFC 4478)."""
     leased: Configuration | None = None
     """What we have given the peer; None: nothing new (RFC 7296 2.19)."""
     add: AddChild | None = None

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ike.events import CloseReason, NotifyAnswered
+from ike.exchanges.auth_lifetime import announced_lifetime
 from ike.exchanges.configuration import respond_configuration
 from ike.exchanges.exchange import NOTHING, Close, CloseChild, Exchange, Outcome, Priority
 from ike.exchanges.schema import Story
@@ -147,4 +148,10 @@ def respond_informational(sa: IkeSa, message: Message) -> Outcome:
     session = sa.session
     given = respond_configuration(sa, session.connection, session.peer_id, message, with_child=False)
     response.extend((given.refused.notify,) if given.refused else given.reply)
-    return Outcome(response=response, leased=given.leased, close=closed, early_deletes=unknown)
+    return Outcome(
+        response=response,
+        auth_lifetime_s=announced_lifetime(message),
+        leased=given.leased,
+        close=closed,
+        early_deletes=unknown,
+    )
