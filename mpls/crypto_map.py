@@ -16,6 +16,7 @@ from mpls.flow_cache import FLOW_CACHE_FLOWS, FlowCache
 from mpls.identifiers import ClassId
 from mpls.ip import IpHeader, Network
 from mpls.labels import MAX_ENTRIES, MAX_LABEL, LabelEntry, LabelStack
+from mpls.rule_index import RuleIndex
 from mpls.vrf import Vrf
 
 NOT_KEPT: Final = -1
@@ -115,7 +116,7 @@ class Match:
     def __post_init__(self) -> None:
         if not 1 <= self.depth <= MAX_ENTRIES:
             raise ValueError(f"a depth is 1 to {MAX_ENTRIES}, not {self.depth}")
-        if self.labelled is False and self._looks_at_entry:
+        if self.labelled is False and self.looks_at_entry:
             raise ValueError("a packet without labels has no label, TC or bottom of stack")
         if self.protocol is None and (self.source_ports or self.destination_ports):
             raise ValueError("ports need a protocol")
@@ -164,9 +165,9 @@ class Match:
 
     def is_subset_of(self, other: "Match") -> bool:
         """Whether `other` surely holds wherever this one does; False also where that is not plain to see."""
-        if other._looks_at_entry and other.depth != self.depth:
+        if other.looks_at_entry and other.depth != self.depth:
             return False
-        labelled = True if self._looks_at_entry else self.labelled
+        labelled = True if self.looks_at_entry else self.labelled
         return (
             other.attachment in (None, self.attachment)
             and other.vrf in (None, self.vrf)
@@ -183,7 +184,8 @@ class Match:
         )
 
     @property
-    def _looks_at_entry(self) -> bool:
+    def looks_at_entry(self) -> bool:
+        """Whether it asks anything of the entry at `depth`."""
         return not (self.labels is None and self.tc is None and self.bottom is None)
 
     def __str__(self) -> str:
@@ -195,7 +197,7 @@ class Match:
             yield f"attachment {self.attachment}"
         if self.vrf is not None:
             yield f"vrf {self.vrf}"
-        if self.labelled is not None and not self._looks_at_entry:
+        if self.labelled is not None and not self.looks_at_entry:
             yield "labelled" if self.labelled else "unlabelled"
         at = f" at depth {self.depth}" if self.depth != 1 else ""
         if self.labels is not None:
@@ -276,17 +278,19 @@ class CryptoMap:
 
     def __init__(self, rules: Iterable[Rule], cache_flows: int = FLOW_CACHE_FLOWS) -> None:
         self.rules = (*rules, Rule("last", Match(), NO_MATCH))
+        self._index = RuleIndex([rule.match for rule in self.rules])
         self._cache: FlowCache[Flow, Action] = FlowCache(cache_flows)
 
     def lookup(self, flow: Flow) -> Action:
         action = self._cache.get(flow)
         if action is None:
-            action = next(rule.action for rule in self.rules if rule.match.holds(flow))
+            number = self._index.first(flow)
+            action = NO_MATCH if number is None else self.rules[number].action
             self._cache.put(flow, action)
         return action
 
     def find(self, flow: Flow) -> tuple[int, Rule]:
-        """The rule that `lookup` obeys, and its number as in `describe`. It does not use the cache."""
+        """The rule that `lookup` obeys, and its number as in `describe`: each is tried, without cache and index."""
         return next((n, rule) for n, rule in enumerate(self.rules, 1) if rule.match.holds(flow))
 
     @property

@@ -22,6 +22,7 @@ from mpls.crypto_map import (
 from mpls.drops import DropReason
 from mpls.ip import IpHeader, build_ip
 from mpls.labels import LabelEntry, LabelStack
+from mpls.rule_index import RuleIndex
 from mpls.vrf import Vrf
 
 SOURCE, DESTINATION = ip_address("10.1.0.9").packed, ip_address("10.2.0.9").packed
@@ -321,16 +322,39 @@ def test_cache_never_changes_an_answer_and_stays_bounded(ports: list[int], size:
         assert crypto_map.cached_flows <= max(2, size)
 
 
-def test_flow_in_use_survives_a_flood_of_others() -> None:
+def test_flow_in_use_survives_a_flood_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Flow] = []
 
-    class Counting(Match):
-        def holds(self, flow: Flow) -> bool:
-            asked.append(flow)
-            return True
+    def counting(index: RuleIndex, flow: Flow) -> int | None:
+        asked.append(flow)
+        return 0
 
-    crypto_map = CryptoMap([Rule("all", Counting(), Bypass())], cache_flows=16)
+    monkeypatch.setattr(RuleIndex, "first", counting)
+    crypto_map = CryptoMap([Rule("all", Match(), Bypass())], cache_flows=16)
     for port in range(1000):
         crypto_map.lookup(flow(ports=(1, port)))
         crypto_map.lookup(flow(ports=(2, 2)))
     assert asked.count(flow(ports=(2, 2))) == 1
+
+
+# ------------------------------------------------------------------------------------------ the index of rules
+
+
+@settings(max_examples=200)
+@given(st.lists(matches(), max_size=30), st.lists(flows(), min_size=1, max_size=20))
+def test_index_finds_the_rule_that_trying_each_finds(rules: list[Match], tried: list[Flow]) -> None:
+    index = RuleIndex(rules)
+    for one in tried:
+        assert index.first(one) == next((n for n, match in enumerate(rules) if match.holds(one)), None)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.lists(ranges, min_size=1, max_size=4).map(tuple), min_size=80, max_size=120))
+def test_index_keeps_overlapping_label_ranges_apart(many: list[tuple[tuple[int, int], ...]]) -> None:
+    rules = [
+        Match(labels=tuple((low * 7 + n, high * 7 + n) for low, high in own)) for n, own in enumerate(many)
+    ]
+    index = RuleIndex(rules)
+    for label in range(0, 150, 3):
+        one = labelled(label)
+        assert index.first(one) == next((n for n, match in enumerate(rules) if match.holds(one)), None)
