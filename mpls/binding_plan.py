@@ -3,7 +3,6 @@
 It knows nothing of messages, sequence or time: `binding_session` asks and sends.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,6 +24,11 @@ class Room:
     octets: int
     growth: int = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Nothing more fits, not even a label alone."""
+        return self.weight < 1 or self.octets < _ENTRY_OCTETS
+
     def take(self, octets: int, growth: int = 0) -> bool:
         """Use room for one label or prefix; False, and nothing used, when there is not enough."""
         if self.weight < 1 or self.octets < octets or self.growth < growth:
@@ -42,15 +46,27 @@ class _Wanted:
 
 
 class BindingPlan:
-    """The labels and routes wanted, by (VRF, class)."""
+    """The labels and routes wanted, by (VRF, class).
+
+    Labels for which plan and table may differ are kept apart, so that a message costs by what is in it and not by
+    all that is bound.
+    """
 
     def __init__(self) -> None:
+        self._unsettled: dict[Key, dict[int, None]] = {}
         self._labels: dict[Key, dict[int, _Wanted]] = {}
         self._holders: dict[Key, dict[Prefix, int]] = {}
         self._keys: dict[int, Key] = {}
 
     def labels(self, key: Key) -> set[int]:
         return set(self._labels.get(key, ()))
+
+    def wants(self, key: Key, label: int) -> bool:
+        return label in self._labels.get(key, ())
+
+    def unsettle(self, key: Key, table: BindingTable) -> None:
+        """Everything of (VRF, class) is to be compared with the table anew."""
+        self._unsettled[key] = dict.fromkeys((*self._labels.get(key, ()), *table.labels(key)))
 
     def wanted_keys(self) -> set[Key]:
         return set(self._labels)
@@ -66,10 +82,13 @@ class BindingPlan:
         if entry.label not in EXPLICIT_NULL:
             self._keys[entry.label] = key
         holders = self._holders.setdefault(key, {})
+        unsettled = self._unsettled.setdefault(key, {})
+        unsettled[entry.label] = None
         for prefix in entry.prefixes:
             holder = holders.get(prefix, entry.label)
             if holder != entry.label:
                 del self._labels[key][holder].routes[prefix]
+                unsettled[holder] = None
             holders[prefix] = entry.label
         wanted.routes.update(dict.fromkeys(entry.prefixes or (None,)))
 
@@ -78,6 +97,7 @@ class BindingPlan:
         wanted = self._labels.get(key, {}).get(entry.label)
         if wanted is None:
             return False
+        self._unsettled.setdefault(key, {})[entry.label] = None
         routes: tuple[Route, ...] = entry.prefixes or tuple(wanted.routes)
         for route in routes:
             if route in wanted.routes:
@@ -98,6 +118,7 @@ class BindingPlan:
         if entry.prefixes:
             self.unbind(key, entry)
         else:
+            self._unsettled.setdefault(key, {})[entry.label] = None
             wanted.routes.pop(None, None)
         if not is_bound or not wanted.routes:
             self.unbind(key, Entry(entry.label, entry.payload))
@@ -107,42 +128,70 @@ class BindingPlan:
         for label in self._labels.pop(key, {}):
             self._keys.pop(label, None)
         self._holders.pop(key, None)
+        self._unsettled.pop(key, None)
 
     def missing(self, key: Key, table: BindingTable, room: Room) -> tuple[Entry, ...]:
         """Entries to add for what *table* has not, or not confirmed, as many as there is room for."""
-        return tuple(self._missing(key, table, room))
+        unsettled = self._unsettled.get(key, {})
+        entries, settled = [], []
+        for label in unsettled:
+            if room.is_full:
+                break
+            entry = self._add(key, label, table, room)
+            if entry is not None:
+                entries.append(entry)
+            elif self._is_settled(key, label, table):
+                settled.append(label)
+        for label in settled:
+            del unsettled[label]
+        return tuple(entries)
 
-    def _missing(self, key: Key, table: BindingTable, room: Room) -> Iterator[Entry]:
-        for label, wanted in self._labels.get(key, {}).items():
-            routes = [route for route in wanted.routes if not table.is_confirmed(key, label, route)]
-            is_new = label not in table.labels(key)
-            if not routes or not room.take(_ENTRY_OCTETS, growth=is_new):
-                continue
-            # A label stands once in a message, and without prefixes it means the per-VRF label.
-            if None in wanted.routes and not table.is_confirmed(key, label, None):
-                yield Entry(label, wanted.payload)
-                continue
-            fitting = tuple(
-                prefix
-                for prefix in routes
-                if prefix is not None
-                and room.take(_PREFIX_OCTETS[prefix.version], growth=not table.has_prefix(key, prefix))
-            )
-            if fitting:
-                yield Entry(label, wanted.payload, fitting)
+    def _add(self, key: Key, label: int, table: BindingTable, room: Room) -> Entry | None:
+        wanted = self._labels.get(key, {}).get(label)
+        routes = self._missing_routes(key, label, table)
+        is_new = label not in table.labels(key)
+        if wanted is None or not routes or not room.take(_ENTRY_OCTETS, growth=is_new):
+            return None
+        # A label stands once in a message, and without prefixes it means the per-VRF label.
+        if None in routes:
+            return Entry(label, wanted.payload)
+        fitting = tuple(
+            prefix
+            for prefix in routes
+            if prefix is not None
+            and room.take(_PREFIX_OCTETS[prefix.version], growth=not table.has_prefix(key, prefix))
+        )
+        return Entry(label, wanted.payload, fitting) if fitting else None
 
     def surplus(self, key: Key, table: BindingTable, room: Room) -> tuple[Entry, ...]:
         """Entries to withdraw for what *table* has and nobody wants, as many as there is room for."""
-        return tuple(self._surplus(key, table, room))
-
-    def _surplus(self, key: Key, table: BindingTable, room: Room) -> Iterator[Entry]:
-        for label, bound in table.labels(key).items():
-            wanted = self._labels.get(key, {}).get(label)
-            gone = [
-                r for r in bound.routes if r is not None and wanted is not None and r not in wanted.routes
-            ]
-            if (wanted is not None and not gone) or not room.take(_ENTRY_OCTETS):
+        entries: list[Entry] = []
+        for label in self._unsettled.get(key, {}):
+            if room.is_full:
+                break
+            bound, is_wanted = table.labels(key).get(label), self.wants(key, label)
+            gone = self._surplus_routes(key, label, table)
+            if bound is None or (is_wanted and not gone) or not room.take(_ENTRY_OCTETS):
                 continue
             fitting = tuple(prefix for prefix in gone if room.take(_PREFIX_OCTETS[prefix.version]))
-            if fitting or wanted is None:
-                yield Entry(label, bound.payload, fitting)
+            if fitting or not is_wanted:
+                entries.append(Entry(label, bound.payload, fitting))
+        return tuple(entries)
+
+    def _is_settled(self, key: Key, label: int, table: BindingTable) -> bool:
+        if not self.wants(key, label):
+            return label not in table.labels(key)
+        return not self._missing_routes(key, label, table) and not self._surplus_routes(key, label, table)
+
+    def _missing_routes(self, key: Key, label: int, table: BindingTable) -> list[Route]:
+        wanted = self._labels.get(key, {}).get(label)
+        if wanted is None:
+            return []
+        return [route for route in wanted.routes if not table.is_confirmed(key, label, route)]
+
+    def _surplus_routes(self, key: Key, label: int, table: BindingTable) -> list[Prefix]:
+        """Prefixes that the table has on a label that is wanted, but not for them."""
+        wanted, bound = self._labels.get(key, {}).get(label), table.labels(key).get(label)
+        if wanted is None or bound is None:
+            return []
+        return [route for route in bound.routes if route is not None and route not in wanted.routes]

@@ -319,7 +319,7 @@ class BindingSender:
     ) -> tuple[SenderEvent, ...]:
         """Take the prefixes from *label*, or without any the label back; it is accepted until an event."""
         key = (vrf, label_class)
-        was_wanted = label in self._plan.labels(key)
+        was_wanted = self._plan.wants(key, label)
         is_wanted = self._plan.unbind(key, Entry(label, 3, tuple(prefixes)))
         if not was_wanted or is_wanted or label in self.table.labels(key) or self._is_under_way(key, label):
             return ()
@@ -330,6 +330,7 @@ class BindingSender:
         key = (vrf, inbound.label_class)
         if key not in self._children:
             self.table.mark_stale(key)
+            self._plan.unsettle(key, self.table)
         self._children[key] = inbound.vrf
         self._drop_at.pop(key, None)
 
@@ -391,6 +392,8 @@ class BindingSender:
             case Operation.SNAPSHOT_BEGIN, Status.ACCEPTED:
                 self._snapshot = _Snapshot.OPEN
                 self.table.begin_snapshot()
+                for stale in self._plan.wanted_keys() | self.table.bound_keys():
+                    self._plan.unsettle(stale, self.table)
                 return ()
             case Operation.SNAPSHOT_END, Status.ACCEPTED:
                 return self._on_snapshot_end()
@@ -443,7 +446,7 @@ class BindingSender:
         return tuple(
             LabelWithdrawn(*key, label)
             for key, label in before
-            if label not in self.table.labels(key) and label not in self._plan.labels(key)
+            if label not in self.table.labels(key) and not self._plan.wants(key, label)
         )
 
     def _on_applied(
@@ -470,7 +473,7 @@ class BindingSender:
                 if message.operation is Operation.ADD:
                     self._plan.give_up(key, entry, is_bound)
                 events.append(BindingRefused(*key, entry.label, code, is_bound))
-            elif not is_bound and entry.label not in self._plan.labels(key):
+            elif not is_bound and not self._plan.wants(key, entry.label):
                 events.append(LabelWithdrawn(*key, entry.label))
         return tuple(events)
 
@@ -481,7 +484,7 @@ class BindingSender:
         return tuple(
             LabelDropped(*key, entry.label)
             for entry in message.entries
-            if entry.label not in self._plan.labels(key) and entry.label not in self.table.labels(key)
+            if not self._plan.wants(key, entry.label) and entry.label not in self.table.labels(key)
         )
 
     def _is_under_way(self, key: Key, label: int) -> bool:
