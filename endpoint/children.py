@@ -61,7 +61,9 @@ class Child:
     def move(self, sa: ChildSa) -> None:
         """`sa` is the same Child SA over another path."""
         self.sa, self.path = sa, sa.path
-        self.policy = replace(self.policy, peer_address=sa.path.peer[0], peer_selectors=_matches(sa.peer_ts))
+        self.policy = replace(
+            self.policy, peer_address=sa.path.peer[0], peer_selectors=_peer_matches(self.plan, self.kind, sa)
+        )
 
     @property
     def inbound_selector(self) -> MplsVrfSelector | None:
@@ -113,7 +115,7 @@ def install(
             label_class=label_class,
             mode=mode,
             map=inbound_map or plain_map,
-            peer_selectors=_matches(sa.peer_ts),
+            peer_selectors=_peer_matches(plan, kind, sa),
             local_selectors=_matches(sa.local_ts),
             peer_address=outer_peer,
             local_addresses=frozenset(config.endpoint.addresses),
@@ -174,6 +176,14 @@ def _map_of(selectors: Selectors) -> MplsVrfSelector | None:
 
 def _matches(selectors: Selectors) -> tuple[AddressMatch, ...]:
     return tuple(AddressMatch.of(one) for one in selectors if isinstance(one, AddressSelector))
+
+
+def _peer_matches(plan: PeerPlan, kind: ChildPlan, sa: ChildSa) -> tuple[AddressMatch, ...]:
+    """What may come from the peer. Route-based selectors are everything: then it is what is routed there (uRPF)."""
+    granted = plan.peer.vrf(kind.serves[0][0])
+    if granted is not None and granted.route_based:
+        return tuple(AddressMatch.of_network(prefix) for prefix in granted.accept)
+    return _matches(sa.peer_ts)
 
 
 def _budget(

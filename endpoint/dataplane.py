@@ -28,6 +28,7 @@ from mpls.encapsulation import is_cleartext_mpls
 from mpls.forwarding import Bypassed, Delivery, Drop, Labelled, Outbound, Way, check_inbound, check_outbound
 from mpls.inside import stack_toward
 from mpls.label_space import LabelSpace
+from mpls.plain import check_plain
 from mpls.vrf import Labels
 
 __all__ = ["DataPlane", "EspArrival", "Owner", "Underlay"]
@@ -204,6 +205,11 @@ class DataPlane:
             child.drops[too_big.reason] += 1
             self._drop_outbound(too_big, attachment, now)
             return
+        if child.outbound_map is None:
+            outside = check_plain(child.policy, labelled.body)
+            if outside is not None:
+                self._count(outside, child)
+                return
         next_header, payload = child.encapsulator.encapsulate(labelled.stack, labelled.body, labelled.dscp)
         runs.add(child, labelled.dscp << 2, next_header, payload)
 

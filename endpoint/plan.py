@@ -5,7 +5,8 @@ Pure translation; it must not know sockets or devices, and of time no more than 
     selectors = native           a child for each (VRF, class): TS_MPLS_VRF beside the address selectors
     selectors = seclabel         a child for each (VRF, class): TS_SECLABEL beside the address selectors
     selectors = plain            one child for all VRFs, or one for each VRF that has `addresses` of its own
-    encapsulation = none         a child for each VRF: its prefixes are the selectors, there is no label
+    encapsulation = none         a child for each VRF without labels: its prefixes are the selectors (policy-based), or
+                                 everything is (route-based), or in transport mode the two hosts
     selectors = native-or-plain  both the native and the plain ones; the capability decides which can exist
 """
 
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from endpoint.config import (
+    EVERYTHING,
     AddressPair,
     AnchorsConfig,
     Config,
@@ -300,10 +302,14 @@ def _ip_children(config: Config, peer: PeerConfig) -> Iterator[ChildPlan]:
         vrf = config.vrf(granted.name)
         if vrf is None:
             continue
-        policy = TrafficPolicy(
-            tuple(AddressSelector.from_network(prefix) for prefix in vrf.announce),
-            tuple(AddressSelector.from_network(prefix) for prefix in granted.accept),
-        )
+        local: tuple[ConfigSelector, ...]
+        remote: tuple[ConfigSelector, ...]
+        if peer.mode is Mode.TRANSPORT:
+            local = remote = (DynamicSelector(),)
+        else:
+            prefixes = (EVERYTHING, EVERYTHING) if granted.route_based else (vrf.announce, granted.accept)
+            local, remote = (tuple(map(AddressSelector.from_network, side)) for side in prefixes)
+        policy = TrafficPolicy(local, remote)
         child = _child(peer, granted.name, policy)
         yield ChildPlan(granted.name, tuple(_pairs(granted)), False, None, child)
 

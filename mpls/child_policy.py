@@ -131,8 +131,8 @@ class EgressPolicy:
     gre: GreOptions = NO_GRE_OPTIONS
 
     def __post_init__(self) -> None:
-        if self.map is None and (self.mode is not Mode.TUNNEL or self.vrf is None):
-            raise ValueError("a child for plain IP packets is in tunnel mode and belongs to one VRF")
+        if self.map is None and self.vrf is None:
+            raise ValueError("a child for plain IP packets belongs to one VRF")
 
     def admits_encapsulation(self, protocol: int) -> bool:
         """Whether key 3 of the map has the bit of this IP protocol."""
@@ -144,6 +144,13 @@ class EgressPolicy:
         source, destination, protocol = header.source, header.destination, header.protocol
         return any(s.matches(source, protocol, header.source_port) for s in self.peer_selectors) and any(
             s.matches(destination, protocol, header.destination_port) for s in self.local_selectors
+        )
+
+    def admits_outbound(self, header: IpHeader) -> bool:
+        """Whether the IP header of a packet that we send matches one selector of each end."""
+        source, destination, protocol = header.source, header.destination, header.protocol
+        return any(s.matches(source, protocol, header.source_port) for s in self.local_selectors) and any(
+            s.matches(destination, protocol, header.destination_port) for s in self.peer_selectors
         )
 
     def admits_udp_ports(self, octets: bytes) -> bool:

@@ -4,7 +4,8 @@ Knows nothing of VRFs and of what a label means; ESP itself and the outer IP hea
 
     transport mode   ESP | [GRE or UDP] | label stack | body             next header 137, 47 or 17
     tunnel mode      ESP | inner IP | [GRE or UDP] | label stack | body   next header 4 or 41
-    none             ESP | IP packet                                      next header 4 or 41, no labels
+    none, tunnel     ESP | IP packet                                      next header 4 or 41, no labels
+    none, transport  ESP | what follows the packet's IP header            next header that of the packet
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Final
 
 from mpls import selectors
 from mpls.drops import DropReason
-from mpls.ip import UDP, Address, build_ip, internet_checksum, pseudo_header
+from mpls.ip import IPV6_HEADER_OCTETS, UDP, Address, build_ip, internet_checksum, pseudo_header
 
 GRE: Final = 47
 MPLS_IN_IP: Final = 137
@@ -97,8 +98,6 @@ class Encapsulator:
     def __post_init__(self) -> None:
         if self.local.version != self.peer.version:
             raise ValueError(f"{self.local} and {self.peer} are not of one address family")
-        if self.encapsulation is Encapsulation.NONE and self.mode is Mode.TRANSPORT:
-            raise ValueError("plain IP packets need tunnel mode")
         shim = {Encapsulation.MPLS_IN_IP: b"", Encapsulation.MPLS_IN_GRE: _GRE_MPLS}.get(self.encapsulation)
         is_fixed = shim is not None and self.mode is Mode.TRANSPORT
         object.__setattr__(self, "_fixed", (self.encapsulation.value, shim) if is_fixed else None)
@@ -112,6 +111,10 @@ class Encapsulator:
         if self._fixed is not None:
             next_header, shim = self._fixed
             return next_header, shim + stack + body
+        if self.encapsulation is Encapsulation.NONE and self.mode is Mode.TRANSPORT:
+            if body[0] >> 4 == 4:
+                return body[9], body[(body[0] & 15) * 4 :]
+            return body[6], body[IPV6_HEADER_OCTETS:]
         if self.encapsulation is Encapsulation.NONE:
             return IPV4_IN_IP if body[0] >> 4 == 4 else IPV6_IN_IP, body
         mpls = stack + body

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, TypeAlias
 
-from mpls import encapsulation, ip
+from mpls import encapsulation, ip, plain
 from mpls.child_policy import AddressMatch, EgressPolicy, LabelMap, PlainMap, admits_label
 from mpls.crypto_map import Bypass, CryptoMap, Discard, Flow, Protect
 from mpls.drops import DropReason
@@ -437,6 +437,10 @@ def _open(
     """Next header, inner and outer addresses, GRE or UDP header: the MPLS packet, or the plain IP packet."""
     if next_header == encapsulation.NO_NEXT_HEADER:
         return DropReason.DUMMY
+    if policy.map is None and policy.mode is Mode.TRANSPORT:
+        if outer_source != policy.peer_address or outer_destination not in policy.local_addresses:
+            return DropReason.OUTER_ADDRESS
+        return plain.open_transport(policy, next_header, payload, outer_source, outer_destination)
     protocol, octets = next_header, payload
     source: str | bytes = outer_source
     destination: str | bytes = outer_destination

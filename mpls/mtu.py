@@ -19,13 +19,16 @@ ESP_ALIGNMENT_OCTETS: Final = 4
 LOWEST_LINK_MTU: Final = {False: 576, True: 1280}
 """No path MTU below this is believed (key: IPv6 underlay). An ICMP message that says less may be forged."""
 
+_MOVED: Final = "IP header of the packet, now the outer one"
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """Where the octets of a full-size packet go. All but `link_mtu` and `vrf_mtu` is in between.
 
     `padding` is what alignment leaves over at this size: a full-size packet needs no more, a smaller one
-    up to one block less one. What ESP encrypts is a multiple of `alignment`.
+    up to one block less one. What ESP encrypts is a multiple of `alignment`. `inner_ip` is negative where the packet's
+    own header becomes the outer one: plain IP in transport mode.
     """
 
     link_mtu: int
@@ -72,7 +75,7 @@ class Budget:
             ("UDP header (RFC 3948)", self.udp),
             ("ESP SPI and sequence number", self.esp_header),
             ("ESP IV", self.iv),
-            ("inner IP header (tunnel mode)", self.inner_ip),
+            ("inner IP header (tunnel mode)" if self.inner_ip >= 0 else _MOVED, self.inner_ip),
             ("GRE or UDP header of the encapsulation", self.shim),
             ("label stack", self.labels),
             ("packet of the VRF", self.vrf_mtu),
@@ -105,6 +108,8 @@ def budget(
     inner_ip = 0
     if mode is Mode.TUNNEL and is_labelled:
         inner_ip = IPV6_HEADER_OCTETS if ipv6_inner else IPV4_HEADER_OCTETS
+    elif mode is Mode.TRANSPORT and not is_labelled:
+        inner_ip = -outer_ip
     label_octets = ENTRY_OCTETS * labels if is_labelled else 0
     clear = outer_ip + udp + ESP_HEADER_OCTETS + iv_octets + icv_octets
     sealed = max(0, link_mtu - clear)

@@ -16,6 +16,7 @@ from endpoint.config.checks import check_classes, check_names
 from endpoint.config.locate import locate_keys
 from endpoint.config.model import (
     ANY_ADDRESS,
+    EVERYTHING,
     AddressPair,
     AnchorsConfig,
     AttachConfig,
@@ -51,6 +52,7 @@ from mpls.encapsulation import Encapsulation
 
 __all__ = [
     "ANY_ADDRESS",
+    "EVERYTHING",
     "AddressPair",
     "AnchorsConfig",
     "AttachConfig",

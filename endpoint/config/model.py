@@ -5,6 +5,7 @@ Knows nothing of files and of TOML. Names are those of the file; `_s` is seconds
 
 from dataclasses import dataclass, field
 from enum import Enum
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from endpoint.config.problems import Problem
@@ -24,6 +25,7 @@ ANY_ADDRESS = "any"
 DEFAULT_STATE_DIR = Path("/var/lib/mplsec")
 DEFAULT_LABEL_RANGE = (100_000, 199_999)
 DEFAULT_LIVENESS_S = 30.0
+EVERYTHING: tuple[Prefix, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
 
 class Selectors(Enum):
@@ -171,7 +173,10 @@ class StaticLabels:
 
 @dataclass(frozen=True, slots=True)
 class PeerVrfConfig:
-    """`[[peer.vrf]]`: what the identity may use. `name` is ours, `peer_id` what the peer calls it."""
+    """`[[peer.vrf]]`: what the identity may use. `name` is ours, `peer_id` what the peer calls it.
+
+    `route_based`, of plain IP: the selectors are everything, and `accept` only says what is routed there.
+    """
 
     name: str
     peer_id: VrfId
@@ -180,6 +185,7 @@ class PeerVrfConfig:
     accept: tuple[Prefix, ...] = ()
     labels: tuple[StaticLabels, ...] = ()
     addresses: AddressPair | None = None
+    route_based: bool = False
 
     def labels_of(self, class_id: ClassId) -> StaticLabels | None:
         return next((labels for labels in self.labels if labels.class_id == class_id), None)

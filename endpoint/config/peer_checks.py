@@ -11,6 +11,7 @@ from endpoint.config.checks import refuse_repeats
 from endpoint.config.locate import Path
 from endpoint.config.model import (
     ANY_ADDRESS,
+    EVERYTHING,
     Config,
     PeerConfig,
     PeerVrfConfig,
@@ -71,9 +72,8 @@ def _check_settings(report: Report, peer: PeerConfig, path: Path) -> None:
         if peer.selectors is not Selectors.PLAIN:
             message = f'{quoted(peer.selectors.value)} does not go with encapsulation = "none"'
             report.error((*path, "selectors"), message, 'write selectors = "plain"')
-        if peer.mode is not Mode.TUNNEL:
-            message = 'encapsulation = "none" carries customer addresses, so it needs tunnel mode'
-            report.error((*path, "mode"), message, 'write mode = "tunnel"')
+        if peer.mode is Mode.TRANSPORT:
+            _check_host_to_host(report, peer, path)
     if peer.selectors is not Selectors.SECLABEL:
         for key, is_set in (("strict_child", peer.strict_child), ("seclabel_in_auth", peer.seclabel_in_auth)):
             if is_set:
@@ -89,7 +89,24 @@ def _check_settings(report: Report, peer: PeerConfig, path: Path) -> None:
         report.error((*path, "vrf"), message, remedy)
 
 
+def _check_host_to_host(report: Report, peer: PeerConfig, path: Path) -> None:
+    """Plain IP in transport mode has no addresses but those of the two hosts."""
+    if len(peer.vrfs) > 1:
+        message = 'several VRFs cannot be told apart with encapsulation = "none" in transport mode'
+        report.error((*path, "vrf"), message, 'use one, or mode = "tunnel"')
+    for position, vrf in enumerate(peer.vrfs):
+        for prefix in vrf.accept:
+            is_host = prefix.num_addresses == 1
+            if not is_host or not (peer.is_any or str(prefix.network_address) in peer.addresses):
+                message = f"{prefix} is no address of the peer: transport mode is between two hosts"
+                remedy = 'name its addresses, or write mode = "tunnel"'
+                report.error((*path, "vrf", position, "accept"), message, remedy)
+
+
 def _check_peer_vrf(config: Config, report: Report, peer: PeerConfig, vrf: PeerVrfConfig, path: Path) -> None:
+    if vrf.route_based and (peer.encapsulation is not Encapsulation.NONE or peer.mode is not Mode.TUNNEL):
+        message = 'is for encapsulation = "none" in tunnel mode: labels are routed as it is'
+        report.error((*path, "route_based"), message, "leave it away")
     ours = config.vrf(vrf.name)
     announce = ours.announce if ours else ()
     for prefix in vrf.accept:
@@ -97,7 +114,9 @@ def _check_peer_vrf(config: Config, report: Report, peer: PeerConfig, vrf: PeerV
             message = f"{prefix} is announced by us: VRF {quoted(vrf.name)} has it in announce"
             report.error((*path, "accept"), message, "a prefix is ours or the peer's")
     if peer.encapsulation is Encapsulation.NONE:
-        _check_plain_ip(report, vrf, announce, path, is_known=ours is not None)
+        # In transport mode and with route_based the prefixes are no selectors.
+        needs_announce = ours is not None and peer.mode is Mode.TUNNEL and not vrf.route_based
+        _check_plain_ip(report, vrf, announce, path, needs_announce=needs_announce)
         return
     if peer.selectors is Selectors.NATIVE:
         if vrf.addresses:
@@ -121,7 +140,7 @@ def _check_peer_vrf(config: Config, report: Report, peer: PeerConfig, vrf: PeerV
 
 
 def _check_plain_ip(
-    report: Report, vrf: PeerVrfConfig, announce: tuple[Prefix, ...], path: Path, *, is_known: bool
+    report: Report, vrf: PeerVrfConfig, announce: tuple[Prefix, ...], path: Path, *, needs_announce: bool
 ) -> None:
     """encapsulation = "none": announce and accept are the selectors, and nothing tells classes apart."""
     for key, value in (("labels", vrf.labels), ("addresses", vrf.addresses)):
@@ -130,7 +149,7 @@ def _check_plain_ip(
     if not vrf.accept:
         message = 'is empty, but with encapsulation = "none" it is the traffic selector of the peer'
         report.error((*path, "accept"), message, "add the prefixes behind the peer")
-    if is_known and not announce:
+    if needs_announce and not announce:
         message = f"VRF {quoted(vrf.name)} has no announce, which would be the local traffic selector"
         report.error((*path, "name"), message, "add announce to the [[vrf]]")
     if len(vrf.classes) > 1:
@@ -230,14 +249,15 @@ def _check_plain_ip_overlap(config: Config, report: Report) -> None:
             ours = config.vrf(vrf.name)
             if peer.encapsulation is not Encapsulation.NONE or ours is None:
                 continue
+            selectors = (EVERYTHING, EVERYTHING) if vrf.route_based else (ours.announce, vrf.accept)
             for identity, name, announce, accept in seen:
                 if (identity, name) == (peer.identity, vrf.name) or identity != peer.identity:
                     continue
-                if _overlap(announce, ours.announce) and _overlap(accept, vrf.accept):
+                if _overlap(announce, selectors[0]) and _overlap(accept, selectors[1]):
                     message = f"VRF {quoted(vrf.name)} has the same selectors as VRF {quoted(name)}"
                     remedy = 'with encapsulation = "none" VRFs of one peer need prefixes of their own'
                     report.error(("peer", index, "vrf", position, "accept"), message, remedy)
-            seen.append((peer.identity, vrf.name, ours.announce, vrf.accept))
+            seen.append((peer.identity, vrf.name, *selectors))
 
 
 def _overlap(first: tuple[Prefix, ...], second: tuple[Prefix, ...]) -> bool:

@@ -105,6 +105,7 @@ def _read_peer_vrf(table: Table, vrfs: Mapping[str, VrfConfig], selectors: Selec
         accept=table.unique("accept", parse_prefix) or (),
         labels=labels,
         addresses=_read_address_pair(table),
+        route_based=table.boolean("route_based", False),
     )
     table.close()
     return vrf

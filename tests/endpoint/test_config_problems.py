@@ -153,7 +153,7 @@ MISTAKES = [
      "peer.pe2.vrf.blue.addresses.peer", "another IP version", "two IPv4"),
     # encapsulation = "none"
     (PLAIN_IP, '"plain"', '"native"', "peer.branch.selectors", "does not go with", '"plain"'),
-    (PLAIN_IP, '"tunnel"', '"transport"', "peer.branch.mode", "needs tunnel mode", '"tunnel"'),
+    (PLAIN_IP, '"tunnel"', '"transport"', "peer.branch.vrf.office.accept", "no address of the peer", '"tunnel"'),
     (PLAIN_IP, 'accept = ["10.2.0.0/24"]', "", "peer.branch.vrf.office.accept @ [[peer.vrf]]", "is empty",
      "add"),
     (PLAIN_IP, 'announce = ["10.1.0.0/24"]', "", "peer.branch.vrf.office.name", "no announce",

@@ -63,8 +63,6 @@ def test_plain_ip_packet_goes_into_tunnel_mode_as_it_is() -> None:
 
 
 def test_encapsulator_that_cannot_be_is_refused() -> None:
-    with pytest.raises(ValueError, match="tunnel mode"):
-        Encapsulator(Encapsulation.NONE, Mode.TRANSPORT, *V4)
     with pytest.raises(ValueError, match="family"):
         Encapsulator(Encapsulation.MPLS_IN_IP, Mode.TRANSPORT, V4[0], V6[1])
 

@@ -454,10 +454,9 @@ def test_plain_ip_child_delivers_what_its_selectors_say() -> None:
     assert reason(ip_policy(), b"", 59) is DropReason.DUMMY
 
 
-def test_plain_ip_child_is_in_tunnel_mode_and_of_one_vrf() -> None:
-    for fields in ({"mode": Mode.TRANSPORT}, {"vrf": None}):
-        with pytest.raises(ValueError, match="plain IP"):
-            replace(ip_policy(), **fields)
+def test_plain_ip_child_is_of_one_vrf() -> None:
+    with pytest.raises(ValueError, match="plain IP"):
+        replace(ip_policy(), vrf=None)
 
 
 def test_ports_of_a_selector_are_compared_and_opaque_means_none_to_see() -> None:
