@@ -18,6 +18,7 @@ from mpls.binding_session import (
     PeerTableFull,
     SenderEvent,
 )
+from mpls.binding_table import BindingTable, Key, Route
 from mpls.bindings import (
     BindingError,
     Entry,
@@ -551,3 +552,29 @@ def test_both_ends_come_to_hold_the_same_whatever_happens(
         for key in KEYS:
             assert view(tail, key) == view(head, key)
         assert head.table.count == tail.table.count
+
+
+def test_prefix_that_moved_and_was_withdrawn_before_it_was_sent_is_taken_from_its_old_label() -> None:
+    tail = bound_tail(P1, P2)
+    tail.bind("red", "gold", 101, 3, (P1,))
+    tail.withdraw("red", "gold", 101)
+    (message,) = settle(tail)
+    assert (message.operation, message.entries) == (Operation.WITHDRAW, (Entry(100, 3, (P1,)),))
+
+
+def test_a_message_looks_only_at_what_may_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    tail = sender(Capability(bindings=10_000, features=LABEL_BINDINGS, bindings_per_message=100))
+    for label in range(100, 600):
+        tail.bind("red", "gold", label, 3)
+    settle(tail)
+    looked_at: list[int] = []
+    original = BindingTable.is_confirmed
+
+    def counting(table: BindingTable, key: Key, label: int, route: Route) -> bool:
+        looked_at.append(label)
+        return original(table, key, label, route)
+
+    monkeypatch.setattr(BindingTable, "is_confirmed", counting)
+    tail.bind("red", "gold", 700, 3)
+    settle(tail)
+    assert set(looked_at) == {700}
