@@ -217,6 +217,7 @@ class Connection:
     `request_addresses`: as initiator ask for one address of each family that is here (unspecified: any), in
     IKE_AUTH with the first child; without one there is no IKE SA. `assigns_addresses`: the peer's children are
     only for addresses that it asked us for and got from the engine's `configure` (RFC 7296 2.19).
+    `mobike`: the addresses may change while the IKE SA lives, the peer's to others of `peer_addresses` (RFC 4555).
     """
 
     name: str
@@ -236,6 +237,7 @@ class Connection:
     force_udp: bool = False
     forbid_udp: bool = False
     fragment_octets: int | None = 1280
+    mobike: bool = False
     initial_contact: bool = True
     retransmit: RetransmitPolicy = RetransmitPolicy()
     liveness_s: float | None = 30.0

@@ -201,6 +201,22 @@ class IkeEngine:
         elif found:
             found.end(Close(CloseReason.DELETED_LOCALLY, "closed", (delete_ike_sa(),)), now)
 
+    def change_address(self, session: int, path: Path, now: float) -> None:
+        """Use another path (RFC 4555): IKE at once, ESP when PeerAddressChanged says that the peer has agreed.
+
+        PathRefused: it has not. LocalError without MOBIKE, or if the peer is the session's opener and decides.
+        """
+        if found := self._established(session):
+            found.location.change_path(path, now)
+
+    def set_local_addresses(self, addresses: Sequence[str], now: float) -> None:
+        """What the owner has now of the addresses that its connections name. Sessions with MOBIKE move, or tell."""
+        host = self._host
+        host.local_addresses = tuple(addresses)
+        for session in tuple(host.sessions.values()):
+            if session.established_at is not None:
+                session.location.on_local_addresses(host.local_addresses, now)
+
     def check_liveness(self, session: int, now: float) -> None:
         """Ask the peer for a sign of life, unless a request is under way already."""
         if found := self._established(session):
@@ -232,7 +248,7 @@ class IkeEngine:
         """We sent ESP on the child with that `spi_in`: no NAT keepalive is due for a while (RFC 3948 4)."""
         session = self._host.session_of_child(spi_in)
         if session:
-            session.note_sent(now)
+            session.location.note_sent(now)
 
     def note_esp_path(self, spi_in: bytes, path: Path, now: float) -> None:
         """An authentic ESP packet, the newest of its SA by its sequence number, came over `path`.
@@ -242,7 +258,7 @@ class IkeEngine:
         """
         session = self._host.session_of_child(spi_in)
         if session:
-            session.follow_esp(path, now)
+            session.location.follow_esp(path, now)
 
     # --- to the owner
 

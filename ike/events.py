@@ -161,6 +161,8 @@ class IkeSaEstablished:
     assigned: Configuration | None = None
     leased: Configuration | None = None
     replaces: int | None = None
+    is_mobile: bool = False
+    """Both ends support MOBIKE: the peer may send from any of its addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +248,15 @@ class PeerAddressChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class PathRefused:
+    """The peer did not accept an address change; ESP has not moved (RFC 4555 3.5)."""
+
+    session: int
+    path: Path
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class NotifyAnswered:
     """The answer to `send_notify`; `notifies` is None when the session went before it came."""
 
@@ -273,6 +284,7 @@ Event = (
     | ChildSaFailed
     | ChildSaClosed
     | PeerAddressChanged
+    | PathRefused
     | NotifyAnswered
     | RequestRefused
 )
@@ -333,6 +345,7 @@ class SessionSnapshot:
     assigned: Configuration | None
     leased: Configuration | None
     udp_encapsulation: bool
+    is_mobile: bool
     established_at: float | None
     rekey_at: float | None
     expires_at: float | None

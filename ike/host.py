@@ -67,6 +67,8 @@ class Host:
         self.completed_inits: set[bytes] = set()
         """The same of those that are authenticated: a late copy of the request is ignored."""
         self.reassembly_budget = Budget(settings.max_incomplete_octets)
+        self.local_addresses: tuple[str, ...] = ()
+        """Those that can be used now, as far as the owner has told; else the connections' are taken to be there."""
         self._trace = trace
         self._ike_sas: dict[tuple[bytes, bytes], IkeSa] = {}
         self._child_spis: dict[bytes, Session] = {}

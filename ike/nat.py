@@ -25,6 +25,10 @@ class NatState:
     local_is_translated: bool = False
     peer_is_translated: bool = False
     is_forced: bool = False
+    is_supported: bool = False
+    """Both ends sent NAT_DETECTION_*: without that there is no NAT traversal at all."""
+    seen_as: bytes = b""
+    """The peer's hash of where it sees us."""
 
     @property
     def udp_encapsulation(self) -> bool:

@@ -152,7 +152,7 @@ class IkeSa:
         return datagrams[0] if datagrams else b""
 
     def _send(self, datagrams: Sequence[bytes], path: Path, now: float) -> None:
-        self.session.sent_at = now
+        self.session.location.note_sent(now)
         self.host.send(datagrams, path)
 
     def _message(
@@ -188,6 +188,13 @@ class IkeSa:
         wait = min(policy.first_s * policy.factor ** (transmissions - 1), policy.maximum_s)
         at = now + self.host.shortened(wait, policy.jitter)
         self.host.timers.set(at, TimerKind.RETRANSMIT, self, message_id)
+
+    def resend(self, now: float) -> None:
+        """What is in flight takes the new path, and has all its tries again (RFC 4555 3.5)."""
+        for message_id, request in self.requests.in_flight.items():
+            request.transmissions = 1
+            self._send(request.datagrams, self.path, now)
+            self._set_retransmission(message_id, 1, now)
 
     def stop_retransmission(self, message_id: int) -> None:
         """Keep listening, send no more."""
@@ -313,9 +320,10 @@ class IkeSa:
         self.session.heard(now)
         if path == self.path or self not in (self.session.current, *self.session.others):
             return
-        is_initiator_floating = self.state is IkeSaState.CONNECTING and not self.is_initiator
-        if is_initiator_floating or self.nat.follows_peer:
-            self.session.move(path, now)
+        if self.state is not IkeSaState.CONNECTING:
+            self.session.location.follow(self, path, now)
+        elif not self.is_initiator:
+            self.path = path  # the initiator may have gone on to port 4500
 
     def _read(self, opened: Opened, path: Path, now: float) -> Message:
         """The message in clear. Raises ParseError."""
@@ -341,7 +349,7 @@ class IkeSa:
             self.respond(message, (NotifyPayload(NotifyType.INVALID_SYNTAX),), path, now)
             self._give_up(f"the peer sent a malformed request: {error}", now)
             return
-        outcome = respond(self, message, story)
+        outcome = respond(self, message, story, path)
         self.respond(message, outcome.response, path, now)
         self.commit(outcome, now)
 
@@ -365,6 +373,7 @@ class IkeSa:
         elif (opened := self._open(data, now)) is not None:
             self._heard(path, now)
             self.requests.answered(header.message_id)
+            self.session.location.on_answer(path, request.transmissions, now)
             self.stop_retransmission(header.message_id)
             self._process_response(request.exchange, opened, path, now)
             self._say_last_words(now)
@@ -408,6 +417,7 @@ class IkeSa:
             session.establish(self, outcome.establish, now)
         if outcome.auth_lifetime_s is not None:
             session.note_auth_lifetime(outcome.auth_lifetime_s, now)
+        session.location.commit(self, outcome, now)
         if outcome.add:
             session.add_child(outcome.add, now)
         if outcome.establish and session.replaces is not None:
@@ -504,6 +514,7 @@ class IkeSa:
         )
         if request.transmissions < tries:
             request.transmissions += 1
+            self.session.location.probe(request.datagrams, request.transmissions)
             self._send(request.datagrams, self.path, now)
             self._set_retransmission(message_id, request.transmissions, now)
         elif is_dying or self not in (self.session.current, *self.session.candidates):

@@ -11,8 +11,8 @@ from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING
 
 from ike import reauthentication
-from ike.child import Child, move_child
-from ike.config import ChildConfig, Connection, Path, RetransmitPolicy
+from ike.child import Child
+from ike.config import ChildConfig, Connection, RetransmitPolicy
 from ike.configuration import Configuration, Ends
 from ike.events import (
     ChildSaClosed,
@@ -22,15 +22,16 @@ from ike.events import (
     IkeSaEstablished,
     IkeSaFailed,
     IkeSaRekeyed,
-    PeerAddressChanged,
     SessionSnapshot,
 )
 from ike.exchanges.create_child import MakeChildSa, RekeyChildSa
 from ike.exchanges.exchange import AddChild, Close, Establish, Exchange, Fail, Outcome, Successor
 from ike.exchanges.informational import DeleteChildSa, LivenessCheck, delete_ike_sa
+from ike.exchanges.mobike import UpdateAddresses
 from ike.exchanges.rekey_ike import RekeyIkeSa
 from ike.host import Host
 from ike.identities import identity_key
+from ike.location import Location
 from ike.numbers import ExchangeType
 from ike.states import IkeSaState, is_redundant
 from ike.timers import TimerKind
@@ -65,8 +66,8 @@ class Session:
         """What the peer has given us, and what we have given it (RFC 7296 2.19); rekeys keep both."""
         self.leased: Configuration | None = None
         self.established_at: float | None = None
-        self.heard_at = self.sent_at = 0.0
-        """When the peer last sent us something authentic, and when we last sent anything, over IKE or ESP."""
+        self.heard_at = 0.0
+        self.location = Location(self)
         self.is_over = False
         self.replaces: int | None = None
         """The session that goes when this one has its children: its ends authenticate again."""
@@ -120,6 +121,7 @@ class Session:
             assigned=self.assigned,
             leased=self.leased,
             udp_encapsulation=sa.nat.udp_encapsulation,
+            is_mobile=self.location.is_mobile,
             established_at=self.established_at,
             rekey_at=due_at(TimerKind.IKE_REKEY, self),
             expires_at=due_at(TimerKind.IKE_HARD, self),
@@ -157,7 +159,10 @@ class Session:
         current = self.current
         if current.state is not IkeSaState.ESTABLISHED or not current.requests.is_open:
             return False
-        if self.others or current.peer_successor or current.is_rekeying:
+        if current.peer_successor or current.is_rekeying:
+            return False
+        # A replaced IKE SA may wait for a Delete that does not come before the peer knows where we are.
+        if self.others and not isinstance(exchange, UpdateAddresses):
             return False
         return not (isinstance(exchange, RekeyIkeSa) and current.requests.in_flight)
 
@@ -195,6 +200,7 @@ class Session:
         self.extension_data, self.assigned = what.extension_data, what.assigned
         self.established_at = self.heard_at = now
         self.host.sessions[self.number] = self
+        self.location.begin(what.peer_addresses, now)
         self._end_other_sessions(now, is_only_one=what.is_only_one)
         self.host.emit(
             IkeSaEstablished(
@@ -213,12 +219,12 @@ class Session:
                 assigned=what.assigned,
                 leased=self.leased,
                 replaces=self.replaces,
+                is_mobile=self.location.is_mobile,
             )
         )
         self._start_ike_timers(now)
         if self.replaces is None:
             reauthentication.start_timer(self, now)
-        self._keep_mapping(now)
         if what.connection.liveness_s is not None:
             self.host.timers.set(now + what.connection.liveness_s, TimerKind.LIVENESS, self)
 
@@ -278,38 +284,6 @@ class Session:
     def heard(self, now: float) -> None:
         """Something authenticated came, over IKE or ESP: the peer is alive (RFC 7296 2.4)."""
         self.heard_at = max(self.heard_at, now)
-
-    def note_sent(self, now: float) -> None:
-        """We sent ESP on a child."""
-        self.sent_at = max(self.sent_at, now)
-
-    def follow_esp(self, path: Path, now: float) -> None:
-        """The newest authentic ESP packet of the peer came over `path`: its NAT may have a new mapping for it."""
-        if path != self.current.path and self.current.nat.follows_peer:
-            self.move(path, now)
-
-    def move(self, path: Path, now: float) -> None:
-        """The peer is somewhere else now."""
-        for sa in (self.current, *self.others):
-            sa.path = path
-        for child in self.children.values():
-            child.sa = move_child(child.sa, path, self.current.nat)
-        if self.established_at is not None:
-            self._keep_mapping(now)
-            children = tuple(child.sa for child in self.children.values())
-            self.host.emit(PeerAddressChanged(self.number, path, children))
-
-    def _keep_mapping(self, now: float) -> None:
-        """Behind a NAT something must leave now and then, or its mapping for us ends (RFC 3948 4, RFC 7296 2.23)."""
-        timers = self.host.timers
-        if not self.current.nat.local_is_translated:
-            timers.cancel(TimerKind.KEEPALIVE, self)
-            return
-        silence_s = self.host.settings.nat_keepalive_s
-        if self.sent_at + silence_s <= now:
-            self.host.send_keepalive(self.current.path)
-            self.sent_at = now
-        timers.set(self.sent_at + silence_s, TimerKind.KEEPALIVE, self)
 
     def fail(self, sa: IkeSa, what: Fail, now: float) -> None:
         """`sa` does not come to be.
@@ -506,7 +480,7 @@ class Session:
             case TimerKind.LIVENESS, _:
                 self._check_heard(now)
             case TimerKind.KEEPALIVE, _:
-                self._keep_mapping(now)
+                self.location.handle_keepalive_timer(now)
             case TimerKind.CHILD_REKEY, bytes(spi_in):
                 self.rekey_child(spi_in)
             case TimerKind.CHILD_HARD, bytes(spi_in):

@@ -37,6 +37,7 @@ from ike.exchanges.credentials import (
 )
 from ike.exchanges.exchange import AddChild, Establish, Exchange, Fail, Outcome, Priority, error_in
 from ike.exchanges.informational import DeleteChildSa, delete_ike_sa
+from ike.exchanges.mobike import is_modified, mobike_agreed, mobike_offer
 from ike.exchanges.refusal import Refused, refusal_event
 from ike.exchanges.schema import Story
 from ike.identities import identity_key, specificity, stands_for
@@ -78,6 +79,7 @@ class Authenticate(Exchange):
         if _is_announced(sa, connection):
             payloads.extend(_extension_notify(connection))
         payloads.extend(request_configuration(sa, connection))
+        payloads.extend(mobike_offer(sa, connection, is_request=True))
         self._child = None if self._is_childless(sa) else first_child(connection)
         if self._child:
             self._spi_in = sa.host.new_child_spi()
@@ -114,7 +116,13 @@ class Authenticate(Exchange):
             return Outcome(end=assigned)
         peer_id = _proven_identity(idr, auth)
         established = Establish(
-            connection, connection.local_id, peer_id, extension_data, is_only_one, assigned
+            connection,
+            connection.local_id,
+            peer_id,
+            extension_data,
+            is_only_one,
+            assigned,
+            mobike_agreed(connection, message),
         )
         outcome = self._with_child(sa, message, established)
         return replace(outcome, auth_lifetime_s=announced_lifetime(message))
@@ -250,6 +258,15 @@ def respond_auth(sa: IkeSa, message: Message) -> Outcome:
     payloads: list[Payload] = [idr, *own, make_auth(sa, connection.auth, idr)]
     if _is_announced(sa, connection):
         payloads.extend(_extension_notify(connection))
+    told = mobike_agreed(connection, message)
+    if told is not None:
+        if is_modified(message, sa.path):
+            notify = NotifyPayload(NotifyType.UNEXPECTED_NAT_DETECTED)
+            fail = Fail(
+                FailureReason.REFUSED, "a NAT is between, but no NAT traversal", connection=connection
+            )
+            return Outcome(response=(notify,), end=fail)
+        payloads.extend(mobike_offer(sa, connection, is_request=False))
     extension_data = _extension_data(sa, connection, message)
     if connection.extension_required and extension_data is None:
         if ChildTerms.read(message):
@@ -264,7 +281,9 @@ def respond_auth(sa: IkeSa, message: Message) -> Outcome:
     is_only_one = message.notify(NotifyType.INITIAL_CONTACT) is not None
     return Outcome(
         response=payloads,
-        establish=Establish(connection, connection.local_id, peer_id, extension_data, is_only_one),
+        establish=Establish(
+            connection, connection.local_id, peer_id, extension_data, is_only_one, None, told
+        ),
         leased=given.leased,
         add=AddChild(first.child) if first.child else None,
         events=first.events,

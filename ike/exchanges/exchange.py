@@ -12,10 +12,11 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar
 
 from ike.child import Child
-from ike.config import Connection
+from ike.config import Connection, Path
 from ike.configuration import Configuration
 from ike.events import CloseReason, Event, FailureReason
 from ike.exchanges.schema import Story
+from ike.nat import NatState
 from ike.numbers import ExchangeType, is_error_notify
 from ike.states import Doing
 from ike.wire.identity import Identity
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
 class Priority(IntEnum):
     """The order in which requests leave when several wait for the window."""
 
-    DELETE = 0
-    REKEY = 1
-    LIVENESS = 2
-    CREATE = 3
-    NOTIFY = 4
+    ADDRESS = 0
+    DELETE = 1
+    REKEY = 2
+    LIVENESS = 3
+    CREATE = 4
+    NOTIFY = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Establish:
     """The peer said INITIAL_CONTACT: it has no other IKE SA with us (RFC 7296 2.4)."""
     assigned: Configuration | None = None
     """What the peer has given us (RFC 7296 2.19)."""
+    peer_addresses: tuple[str, ...] | None = None
+    """Both ends support MOBIKE, and the peer has these beside the one in use (RFC 4555 3.4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,27 @@ class Successor:
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """IKE and ESP go over `path` from now on (RFC 4555 3.5)."""
+
+    path: Path
+    nat: NatState
+
+
+@dataclass(frozen=True, slots=True)
+class AddressNews:
+    """A request of the peer that came over `path` told its addresses, or moved the session there (RFC 4555 3.5, 3.6).
+
+    `told` None: no list. `nat` None: no UPDATE_SA_ADDRESSES.
+    """
+
+    message_id: int
+    path: Path
+    told: tuple[str, ...] | None
+    nat: NatState | None
+
+
+@dataclass(frozen=True, slots=True)
 class Retry:
     """Try again in a while: the answer was TEMPORARY_FAILURE (RFC 7296 2.25)."""
 
@@ -127,6 +152,12 @@ class Outcome:
     """The peer wants us to authenticate again within that time (RFC 4478)."""
     leased: Configuration | None = None
     """What we have given the peer; None: nothing new (RFC 7296 2.19)."""
+    address_news: AddressNews | None = None
+    move: Move | None = None
+    path_refused: bool = False
+    """The peer does not accept the path that we have moved to."""
+    has_new_mapping: bool = False
+    """Our NAT lets us appear elsewhere than before."""
     add: AddChild | None = None
     close: Sequence[CloseChild] = ()
     early_deletes: Sequence[bytes] = ()

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ike.config import Path
 from ike.events import CloseReason, NotifyAnswered
 from ike.exchanges.auth_lifetime import announced_lifetime
 from ike.exchanges.configuration import respond_configuration
-from ike.exchanges.exchange import NOTHING, Close, CloseChild, Exchange, Outcome, Priority
+from ike.exchanges.exchange import Close, CloseChild, Exchange, Outcome, Priority
+from ike.exchanges.mobike import has_new_mapping, mapping_check, respond_addresses
 from ike.exchanges.schema import Story
 from ike.numbers import ExchangeType, NotifyType, ProtocolId, is_error_notify, name_of
 from ike.states import Ask, Doing, Verdict, judge
@@ -70,15 +72,15 @@ class DeleteChildSa(_Informational):
 
 
 class LivenessCheck(_Informational):
-    """An empty request; that it is answered is all."""
+    """An empty request; that it is answered is all, but for a NAT's new mapping (RFC 4555 3.8)."""
 
     priority = Priority.LIVENESS
 
     def request(self, sa: IkeSa, now: float) -> Sequence[Payload] | None:
-        return ()
+        return mapping_check(sa)
 
     def on_response(self, sa: IkeSa, message: Message, story: Story, now: float) -> Outcome:
-        return NOTHING
+        return Outcome(has_new_mapping=has_new_mapping(sa, message))
 
 
 class SendNotify(_Informational):
@@ -117,8 +119,8 @@ class LastWords(_Informational):
         return Outcome(is_finished=True)
 
 
-def respond_informational(sa: IkeSa, message: Message) -> Outcome:
-    """Deletes first, then errors, then the owner's notifies."""
+def respond_informational(sa: IkeSa, message: Message, path: Path) -> Outcome:
+    """Deletes first, then errors, then addresses, then the owner's notifies."""
     deletes = message.all(DeletePayload)
     if any(delete.protocol == ProtocolId.IKE for delete in deletes):
         # Obeyed whatever we are doing; our own rekey or Delete is forgotten (RFC 7296 2.25.2).
@@ -142,6 +144,8 @@ def respond_informational(sa: IkeSa, message: Message) -> Outcome:
         if judge(Ask.DELETE_CHILD, sa.doing(spi_in)) is not Verdict.ANSWER_WITHOUT_DELETE:
             answered.append(spi_in)
     response: list[Payload] = [DeletePayload(ProtocolId.ESP, tuple(answered))] if answered else []
+    about_addresses, address_news = respond_addresses(sa, message, path)
+    response.extend(about_addresses)
     private = tuple(n for n in message.notifies if n.notify_type >= FIRST_PRIVATE_STATUS)
     if private and sa.host.informational and not sa.session.is_over:
         response.extend(sa.host.informational(sa.session.number, private))
@@ -150,6 +154,7 @@ def respond_informational(sa: IkeSa, message: Message) -> Outcome:
     response.extend((given.refused.notify,) if given.refused else given.reply)
     return Outcome(
         response=response,
+        address_news=address_news,
         auth_lifetime_s=announced_lifetime(message),
         leased=given.leased,
         close=closed,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ike.config import Path
 from ike.exchanges.auth import respond_auth
 from ike.exchanges.create_child import respond_create_child
 from ike.exchanges.exchange import Outcome
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from ike.sa import IkeSa
 
 
-def respond(sa: IkeSa, message: Message, story: Story) -> Outcome:
-    """The response and what it changes. What is refused changes nothing."""
+def respond(sa: IkeSa, message: Message, story: Story, path: Path) -> Outcome:
+    """The response to what came over `path` and what it changes. What is refused changes nothing."""
     try:
         match story:
             case Story.AUTH_WITH_CHILD | Story.AUTH_CHILDLESS:
@@ -31,6 +32,6 @@ def respond(sa: IkeSa, message: Message, story: Story) -> Outcome:
             case Story.REKEY_IKE_SA:
                 return respond_rekey_ike(sa, message)
             case _:
-                return respond_informational(sa, message)
+                return respond_informational(sa, message, path)
     except Refused as refused:
         return Outcome(response=(refused.notify,), events=(refusal_event(sa, refused),))

@@ -23,10 +23,11 @@ from ike.exchanges.auth import Authenticate
 from ike.exchanges.credentials import announced_hashes, hash_announcement, wants_raw_key, why_no_auth
 from ike.exchanges.exchange import NOTHING, Exchange, Fail, Outcome, Priority, error_in
 from ike.exchanges.key_exchange import group_asked_for
+from ike.exchanges.nat_detection import nat_detection, nat_state
 from ike.exchanges.schema import Story, story_of
 from ike.host import Host
 from ike.material import InitMaterial
-from ike.nat import NatState, detection_hash, floated, is_translated
+from ike.nat import NatState, floated
 from ike.numbers import ExchangeType, NotifyType, name_of
 from ike.proposals import is_valid_selection, number_proposals
 from ike.wire.message import NO_SPI, Message
@@ -163,9 +164,9 @@ class InitiateSa(Exchange):
         keys = derive_ike_keys(chosen, self._nonce, nonce.data, shared, sa.spi_i, message.spi_r)
         init = InitMaterial(self._sent[ke.group], message.raw, self._nonce, nonce.data)
         nat = NatState() if connection.forbid_udp else nat_state(message, path, connection.force_udp)
-        candidate = sa.candidate(
-            message.spi_r, floated(path) if nat.udp_encapsulation else sa.path, init, nat
-        )
+        # With MOBIKE also without a NAT: there may be one on a later path (RFC 4555 3.3).
+        does_float = nat.udp_encapsulation or (connection.mobike and nat.is_supported)
+        candidate = sa.candidate(message.spi_r, floated(path) if does_float else sa.path, init, nat)
         candidate.vendor_ids, candidate.offers_childless = vendor_ids, offers_childless
         candidate.peer_hashes, candidate.wants_raw_key = peer_hashes, wants_raw_key(message)
         if message.notify(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED):
@@ -187,30 +188,3 @@ class InitiateSa(Exchange):
 def fragmentation_announcement(fragment_octets: int | None) -> tuple[NotifyPayload, ...]:
     """N(IKEV2_FRAGMENTATION_SUPPORTED), unless there is no size (RFC 7383 2.3)."""
     return () if fragment_octets is None else (NotifyPayload(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED),)
-
-
-def nat_detection(
-    host: Host, spi_i: bytes, spi_r: bytes, path: Path, *, is_forced: bool
-) -> tuple[NotifyPayload, NotifyPayload]:
-    """N(NAT_DETECTION_SOURCE_IP), N(NAT_DETECTION_DESTINATION_IP).
-
-    `is_forced`: a source that nothing can match.
-    """
-    source = host.entropy.octets(20) if is_forced else detection_hash(spi_i, spi_r, path.local)
-    return (
-        NotifyPayload(NotifyType.NAT_DETECTION_SOURCE_IP, source),
-        NotifyPayload(NotifyType.NAT_DETECTION_DESTINATION_IP, detection_hash(spi_i, spi_r, path.peer)),
-    )
-
-
-def nat_state(message: Message, path: Path, is_forced: bool) -> NatState:
-    """What the peer's hashes say about the path on which they came (RFC 7296 2.23)."""
-    sources, destinations = (
-        [n.data for n in message.notifies if n.notify_type == kind]
-        for kind in (NotifyType.NAT_DETECTION_SOURCE_IP, NotifyType.NAT_DETECTION_DESTINATION_IP)
-    )
-    return NatState(
-        local_is_translated=is_translated(destinations, message.spi_i, message.spi_r, path.local),
-        peer_is_translated=is_translated(sources, message.spi_i, message.spi_r, path.peer),
-        is_forced=is_forced,
-    )

@@ -20,8 +20,9 @@ from ike.events import Direction, DropReason
 from ike.exchanges.auth import usable_connections
 from ike.exchanges.credentials import announced_hashes, certificate_requests, hash_announcement
 from ike.exchanges.key_exchange import answer_key_exchange
+from ike.exchanges.nat_detection import has_nat_detection, nat_detection, nat_state
 from ike.exchanges.refusal import Refused
-from ike.exchanges.sa_init import MESSAGE_ID, fragmentation_announcement, nat_detection, nat_state
+from ike.exchanges.sa_init import MESSAGE_ID, fragmentation_announcement
 from ike.exchanges.schema import UnsupportedCriticalPayload, story_of
 from ike.host import Host
 from ike.material import InitMaterial
@@ -105,7 +106,7 @@ class InitResponder:
         payloads: list[Payload] = [SaPayload((chosen,)), ke_r, nonce_r]
         is_forced = any(connection.force_udp for connection in connections)
         nat = NatState()
-        if _wants_nat_detection(message) and not all(connection.forbid_udp for connection in connections):
+        if has_nat_detection(message) and not all(connection.forbid_udp for connection in connections):
             payloads.extend(nat_detection(host, message.spi_i, spi_r, path, is_forced=is_forced))
             nat = nat_state(message, path, is_forced)
         payloads.extend(certificate_requests(connections))
@@ -176,7 +177,3 @@ def _fragment_octets(message: Message, connections: list[Connection]) -> int | N
         return None
     sizes = [connection.fragment_octets for connection in connections]
     return min((octets for octets in sizes if octets is not None), default=None)
-
-
-def _wants_nat_detection(message: Message) -> bool:
-    return message.notify(NotifyType.NAT_DETECTION_SOURCE_IP) is not None

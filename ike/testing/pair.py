@@ -37,6 +37,11 @@ class Side:
     path: Path
     events: list[Event] = field(default_factory=list)
     trace: list[TraceRecord] = field(default_factory=list)
+    addresses: set[str] | None = None
+    """Those that the side has now, from and to others nothing goes; None: that of its path alone."""
+
+    def has(self, address: str) -> bool:
+        return address == self.path.local[0] if self.addresses is None else address in self.addresses
 
     def all(self, kind: type[E]) -> list[E]:
         """Every event of a kind, in its order."""
@@ -137,7 +142,8 @@ class Pair:
             while (event := side.engine.next_event()) is not None:
                 side.events.append(event)
             for datagram in side.engine.datagrams_to_send(self.now):
-                self.link.submit(datagram, self.now)
+                if side.has(datagram.path.local[0]):
+                    self.link.submit(datagram, self.now)
 
     def next_at(self) -> float | None:
         """When something happens next."""
@@ -154,9 +160,9 @@ class Pair:
             return False
         self.clock.advance_to(at)
         for datagram in self.link.due(self.now):
-            side = self.left if datagram.path.local[0] == self.left.path.local[0] else self.right
-            if not datagram.is_keepalive:
-                side.engine.receive_datagram(datagram.data, datagram.path, self.now)
+            for side in (self.left, self.right):
+                if side.has(datagram.path.local[0]) and not datagram.is_keepalive:
+                    side.engine.receive_datagram(datagram.data, datagram.path, self.now)
             self.flush()
         for side in (self.left, self.right):
             side.engine.handle_timer(self.now)
