@@ -177,7 +177,7 @@ def _crypto_map_table(rows: Iterable[Row]) -> Table:
 
 def _lifetime_table(rows: Iterable[tuple[str, LifetimeConfig]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("peer", "Child SA", "octets each way", "packets each way", "IKE SA"):
+    for heading in ("peer", "Child SA", "octets each way", "packets each way", "IKE SA", "reauth"):
         table.add_column(heading)
     for peer, one in rows:
         table.add_row(
@@ -186,6 +186,7 @@ def _lifetime_table(rows: Iterable[tuple[str, LifetimeConfig]]) -> Table:
             _soft_and_hard(one.child_rekey_octets, one.child_hard_octets),
             _soft_and_hard(one.child_rekey_packets, one.child_hard_packets),
             _soft_and_hard(one.ike_rekey_s, one.ike_hard_s, " s"),
+            "-" if one.reauth_s is None else f"{one.reauth_s:g} s",
         )
     return table
 

@@ -212,6 +212,8 @@ class ChildTable:
         self.sad = InboundSad()
         self._by_spi: dict[bytes, Child] = {}
         self._senders: dict[tuple[str, Serves], list[Child]] = {}
+        self.label_sessions: dict[tuple[str, int], int] = {}
+        """(peer, label) -> the session in which the peer has given it to us: it is good on that one's children."""
 
     def __iter__(self) -> Iterator[Child]:
         return iter(list(self._by_spi.values()))
@@ -237,12 +239,19 @@ class ChildTable:
         self.sad.remove(child.sa.spi_in)
         self._by_spi.pop(child.sa.spi_in, None)
 
-    def sender(self, peer: str, vrf: str, label_class: int | str) -> Child | None:
-        """The child to send on: of several that may, the one installed last."""
+    def sender(self, peer: str, vrf: str, label_class: int | str, label: int | None = None) -> Child | None:
+        """The child to send on: of several that may, the one installed last of the label's session.
+
+        Several sessions with one peer are there while it authenticates again.
+        """
+        session = self.label_sessions.get((peer, label)) if label is not None else None
+        latest: Child | None = None
         for child in reversed(self._senders.get((peer, (vrf, label_class)), ())):
             if child.may_send:
-                return child
-        return None
+                if session is None or child.session == session:
+                    return child
+                latest = latest or child
+        return latest
 
     def of_kind(self, peer: str, name: str) -> list[Child]:
         """The children of one kind that are not closed, in the order in which they were installed."""

@@ -81,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("peer", metavar="PEER")
         command.add_argument("--child", metavar="NAME", help="one child, as `mplsec status` names it")
     rekey.add_argument("--ike", action="store_true", help="the IKE SA instead of the children")
+    rekey.add_argument(
+        "--reauth", action="store_true", help="a new IKE SA, with all children: authenticate again"
+    )
     for command in (status, initiate, terminate, rekey):
         command.add_argument("--control", type=Path, metavar="SOCKET", default=DEFAULT_SOCKET)
         command.add_argument("--json", action="store_true", help="print one JSON document")
@@ -161,8 +164,9 @@ def _peer_command(name: str) -> Callable[[argparse.Namespace], int]:
         request: dict[str, Any] = {"peer": options.peer}
         if options.child is not None:
             request["child"] = options.child
-        if getattr(options, "ike", False):
-            request["ike"] = True
+        for flag in ("ike", "reauth"):
+            if getattr(options, flag, False):
+                request[flag] = True
         answer = call(options.control, name, request)
         print(json.dumps(answer, indent=2) if options.json else answer["text"])
         return 0

@@ -176,7 +176,8 @@ class DataPlane:
             case Labelled():
                 way = outcome.way
                 if way != runs.way or runs.child is None:
-                    child = self._children.sender(outcome.peer, outcome.vrf, outcome.label_class)
+                    where = (outcome.peer, outcome.vrf, outcome.label_class)
+                    child = self._children.sender(*where, outcome.label)
                     if child is None:
                         key = (outcome.peer, (outcome.vrf, outcome.label_class))
                         self._wait(key, attachment, packet, DropReason.NO_CHILD, until)

@@ -59,15 +59,18 @@ def describe(event: Event, plans: Mapping[str, PeerPlan]) -> tuple[int, str]:
             return logging.INFO, (
                 f"peer {event.connection}: IKE SA {_pair(event.spi_i, event.spi_r)} established as {role} with"
                 f" {event.peer_id.text()} on {event.path}, {format_proposal(event.proposal)},"
-                f" {selectors} selectors"
+                f" {selectors} selectors{', authenticated again' if event.replaces is not None else ''}"
             )
         case IkeSaRekeyed():
             old = _pair(event.old_spi_i, event.old_spi_r)
             return logging.INFO, f"IKE SA {old} rekeyed: {_pair(event.spi_i, event.spi_r)}"
         case IkeSaFailed():
             remedy = REMEDIES.get(event.reason)
+            what = (
+                "no IKE SA" if event.replaces is None else "not authenticated again, the old IKE SA goes on"
+            )
             return logging.ERROR, (
-                f"peer {event.connection or 'unknown'}: no IKE SA: {event.reason.value.upper()}"
+                f"peer {event.connection or 'unknown'}: {what}: {event.reason.value.upper()}"
                 f"{_detail(event.detail)}{f'; remedy: {remedy}' if remedy else ''}"
             )
         case IkeSaClosed():

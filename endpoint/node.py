@@ -239,6 +239,16 @@ class Node:
         self._finish(now)
         return count
 
+    def reauthenticate(self, peer: str, now: float) -> int:
+        """Authenticate again, with a new IKE SA; how many were begun. LocalError where only the peer can."""
+        self._checked(peer, None)
+        state = self.starter.peers[peer]
+        if state.session is None or not state.is_up:
+            return 0
+        self.engine.reauthenticate(state.session, now)
+        self._finish(now)
+        return 1
+
     def is_up(self, peer: str, child: str | None) -> bool:
         """Whether a child can be sent on; without a name, every child that this peer can have now."""
         state = self.starter.peers[peer]
@@ -375,7 +385,8 @@ class Node:
     def _tell(self, event: Event, now: float) -> None:
         """Log the fact; tell those who wait for one of ours that it failed."""
         level, text = describe(event, self.plans)
-        if isinstance(event, IkeSaFailed) and event.session not in self._sessions:
+        is_ours = event.session in self._sessions or getattr(event, "replaces", None) is not None
+        if isinstance(event, IkeSaFailed) and not is_ours:
             # Anybody can make an attempt fail: it is no fact about the peer, and must not fill the log.
             if self._strangers.allows(now):
                 _log.warning("somebody's attempt came to nothing: %s", text)
@@ -420,7 +431,7 @@ class Node:
             on_route=self._on_route,
         )
         current = self.starter.peers[peer]
-        if current.is_up and current.session is not None and current.session != session:
+        if current.is_up and current.session not in (None, session, event.replaces):
             if not self._is_preferred(current.session, session):
                 self._delete_if_opener(current.session, now)
             else:
@@ -442,6 +453,9 @@ class Node:
         exchange = self.labels.pop(event.session, None)
         if exchange is not None:
             exchange.close(now)
+        known = self.children.label_sessions
+        for key in [key for key, session in known.items() if session == event.session]:
+            del known[key]
         if peer is None:
             return
         plain = self._plain_sessions.get(peer, set())
@@ -590,6 +604,8 @@ class Node:
 
     def _on_route(self, session: int, peer: str, change: RouteChange) -> None:
         is_there = isinstance(change, RouteAdded)
+        if is_there:
+            self.children.label_sessions[peer, change.label] = session
         if change.prefix is not None:
             # A prefix is on one label of a (VRF, class) at a time; when it moves, only its new place is told.
             user = (str(session), change.label_class)

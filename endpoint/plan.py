@@ -181,6 +181,7 @@ def _plan_peer(config: Config, peer: PeerConfig, wall_clock: Callable[[], float]
         liveness_s=peer.liveness_s,
         ike_rekey_s=peer.lifetime.ike_rekey_s,
         ike_hard_s=peer.lifetime.ike_hard_s,
+        reauth_s=peer.lifetime.reauth_s,
         max_children=max(16, 4 * len(children)),
     )
     return PeerPlan(peer, connection, tuple(children))

@@ -25,6 +25,7 @@ from endpoint.node import Observers
 from endpoint.runtime import Runtime, now
 from endpoint.status import snapshot
 from endpoint.tun import Tun
+from ike import LocalError
 from mpls.bindings import Prefix
 
 __all__ = ["Service", "run_endpoint"]
@@ -166,7 +167,7 @@ class Service:
         """One command of the control socket. ControlError: refused, with the reason."""
         try:
             return await self._handle(command, arguments)
-        except LookupError as error:
+        except (LookupError, LocalError) as error:
             raise ControlError(str(error.args[0])) from error
 
     async def _handle(self, command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,6 +186,9 @@ class Service:
         if command == "terminate":
             count = node.terminate(peer, child, at)
             text = f"{count} {'IKE SAs' if child is None else 'children'} of {peer} are being deleted"
+        elif command == "rekey" and arguments.get("reauth") is True:
+            count = node.reauthenticate(peer, at)
+            text = f"{count} IKE SAs of {peer} are being authenticated again"
         elif command == "rekey":
             count = node.rekey(peer, child, at, ike=arguments.get("ike") is True)
             text = f"{count} SAs of {peer} are being rekeyed"

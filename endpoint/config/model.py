@@ -236,7 +236,10 @@ PeerAuthConfig = PskAuthConfig | AnchorsConfig | RawKeysConfig | NullAuthConfig
 
 @dataclass(frozen=True, slots=True)
 class LifetimeConfig:
-    """`rekey` is the soft lifetime. Packets and octets (of payload) are those of one direction."""
+    """`rekey` is the soft lifetime. Packets and octets (of payload) are those of one direction.
+
+    `reauth_s`: after that time both ends prove again who they are.
+    """
 
     child_rekey_s: float | None = 3600.0
     child_hard_s: float | None = 3960.0
@@ -246,6 +249,7 @@ class LifetimeConfig:
     child_hard_octets: int | None = None
     child_rekey_packets: int | None = None
     child_hard_packets: int | None = None
+    reauth_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

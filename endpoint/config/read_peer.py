@@ -34,6 +34,7 @@ from endpoint.config.values import (
     text_of,
 )
 from ike.config import Mode
+from ike.exchanges.auth_lifetime import SHORTEST_S
 from ike.proposals import parse_esp_proposal, parse_ike_proposal
 from ike.wire.sa import Proposal
 from mpls.encapsulation import Encapsulation
@@ -138,8 +139,17 @@ def _read_lifetime(peer: Table) -> LifetimeConfig:
 
     child, ike = pair("child", default.child_rekey_s), pair("ike", default.ike_rekey_s)
     octets, packets = volume("octets", parse_octets), volume("packets", parse_packets)
+    reauth_s = table.value("reauth", _reauth, None)
     table.close()
-    return LifetimeConfig(*child, *ike, *octets, *packets)
+    return LifetimeConfig(*child, *ike, *octets, *packets, reauth_s)
+
+
+def _reauth(value: object) -> float | None:
+    """RFC 4478 3 calls less than 5 minutes unreasonable; less than 1 a peer does not have to bear."""
+    seconds = parse_duration(value)
+    if seconds is not None and seconds < SHORTEST_S:
+        raise BadValue(f"{seconds:g} s are too short", f"use {SHORTEST_S:g} s or more")
+    return seconds
 
 
 def _read_labels(peer_vrf: Table, classes: tuple[ClassId, ...]) -> tuple[StaticLabels, ...]:

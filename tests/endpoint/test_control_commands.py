@@ -258,6 +258,14 @@ async def test_rekey_of_the_ike_sa_keeps_the_children(pair: Pair) -> None:
     assert children_of(one) == children
 
 
+async def test_reauthentication_is_begun_by_the_end_that_opened(pair: Pair) -> None:
+    one, other = pair
+    await one.handle("initiate", {"peer": "pe2"})
+    assert (await one.handle("rekey", {"peer": "pe2", "reauth": True}))["count"] == 1
+    await until(one, lambda: len(runtime_of(one).node.engine.sessions()) == 2)
+    assert "the other end has opened this session" in await refused(other, "rekey", peer="pe1", reauth=True)
+
+
 # --- names and types
 
 
