@@ -223,6 +223,10 @@ class ScriptedPeer:
         await self.wire.send(octets)
         return octets
 
+    def fragments(self, message: Message, limit_octets: int) -> tuple[bytes, ...]:
+        """The message sealed in fragments (RFC 7383 2.5) whose UDP payload has at most so many octets."""
+        return self.keyed.protection.seal_datagrams(message, limit_octets=limit_octets)
+
     async def send_octets(self, octets: bytes, what: str) -> None:
         """Send a datagram as it is, right or wrong; `what` is its line in the transcript."""
         self._step(Direction.SENT, what)
@@ -311,8 +315,10 @@ class ScriptedPeer:
 
     # --- as initiator
 
-    def init_request(self, cookie: bytes = b"", group: int | None = None) -> Message:
-        """IKE_SA_INIT: [N(COOKIE)], SAi1, KEi, Ni, [V]. Without NAT detection, so that nothing floats."""
+    def init_request(
+        self, cookie: bytes = b"", group: int | None = None, beside: Iterable[Payload] = ()
+    ) -> Message:
+        """IKE_SA_INIT: [N(COOKIE)], SAi1, KEi, Ni, `beside`, [V]. Without NAT detection, so that nothing floats."""
         attempt, connection = self._attempt, self.connection
         group = group or attempt.group or ke_groups(connection.ike_proposals)[0]
         if attempt.key_exchange is None or group != attempt.group:
@@ -324,16 +330,20 @@ class ScriptedPeer:
             SaPayload(number_proposals(connection.ike_proposals)),
             KePayload(group, attempt.public),
             NoncePayload(attempt.nonce),
+            *beside,
         ]
         if connection.extension:
             payloads.append(VendorIdPayload(connection.extension.vendor_id))
         return self.message(ExchangeType.IKE_SA_INIT, payloads, message_id=0)
 
-    async def init(self) -> Message:
-        """The whole of IKE_SA_INIT with its cookies and other groups; the answer. ScriptError without one."""
+    async def init(self, *beside: Payload) -> Message:
+        """The whole of IKE_SA_INIT with its cookies and other groups; the answer. ScriptError without one.
+
+        `beside`: payloads to announce more than a scripted peer does by itself.
+        """
         cookie, group = b"", None
         for _ in range(MAX_INIT_ROUNDS):
-            request = self.init_request(cookie, group)
+            request = self.init_request(cookie, group, beside)
             answer = await self._init_round(request)
             if answer.get(KePayload):
                 self._use_answer(request, answer)
@@ -409,8 +419,8 @@ class ScriptedPeer:
             )
         return signed_octets(keyed.prf, init.response, init.nonce_i, keyed.keys.sk_pr, identity.encode_body())
 
-    def is_authenticated(self, message: Message) -> bool:
-        """Whether the AUTH payload in the gateway's message proves that it knows the secret."""
+    def take_auth(self, message: Message) -> bool:
+        """Whether the AUTH payload in the gateway's message proves that it knows the secret; then the SA is up."""
         identity: IdiPayload | IdrPayload | None = (
             message.get(IdrPayload) if self.is_initiator else message.get(IdiPayload)
         )
@@ -418,7 +428,8 @@ class ScriptedPeer:
         if identity is None or auth is None:
             return False
         octets = self._signed(identity, by_initiator=not self.is_initiator)
-        return hmac.compare_digest(psk_auth(self.keyed.prf, self._psk, octets), auth.data)
+        self._attempt.is_up = hmac.compare_digest(psk_auth(self.keyed.prf, self._psk, octets), auth.data)
+        return self._attempt.is_up
 
     def child_config(self) -> ChildConfig:
         """The child to ask for: one of the extension where it is on. ScriptError if there is none."""
@@ -440,9 +451,8 @@ class ScriptedPeer:
         terms = None if self.has_extension else self.child_terms()
         payloads = [*self.auth_payloads(), *(terms.payloads() if terms else ())]
         answer = await self.request(ExchangeType.IKE_AUTH, payloads)
-        if answer is None or not self.is_authenticated(answer):
+        if answer is None or not self.take_auth(answer):
             raise ScriptError("the gateway did not authenticate")
-        self._attempt.is_up = True
         granted = ChildTerms.read(answer)
         init = self._attempt.init
         if terms and granted and init:
@@ -533,9 +543,8 @@ class ScriptedPeer:
     async def accept_auth(self, seconds: float = 10.0) -> Message:
         """Wait for the gateway's IKE_AUTH request and check it; answering it is the script's. ScriptError."""
         request = await self.next_request(ExchangeType.IKE_AUTH, seconds)
-        if not self.is_authenticated(request):
+        if not self.take_auth(request):
             raise ScriptError("the gateway did not authenticate")
-        self._attempt.is_up = True
         return request
 
     # --- afterwards

@@ -77,6 +77,7 @@ ANSWERS = {
     "cookie_ignored": r"32 answered, 16 asked for a cookie",
     "early_message": "ahead: no answer; due: an empty response; again: the same octets",
     "half_open_flood": r"168 asked for a cookie, 32 answered",
+    "unfinished_fragments": "incomplete: no answer; whole: authenticated",
     "unknown_critical": r"N\(UNSUPPORTED_CRITICAL_PAYLOAD.*\)",
     "wide_request": r"N\(TS_UNACCEPTABLE\)",
     "wrong_auth": r"N\(AUTHENTICATION_FAILED\)",
