@@ -21,8 +21,10 @@ from .capture import decode
 from .cases import CASES
 from .cases.case import Case, CheckError, Evidence, Lab, UnsupportedError
 from .containers import ContainerDaemon
+from .ladder import ladder
 from .networks import remove_leftovers
 from .packages import cache_folder, ensure_roots, install_tools, locked
+from .page import write_page
 from .processes import Interrupted, LabError, signals_unwind, tail_of, time_limit
 
 STATE = Path("/run/mplsec-lab")
@@ -85,12 +87,13 @@ def run_cases(cases: list[Case], report: Path) -> int:
     for line in mistaken:
         print(f"CROSS-CHECK {line}", flush=True)
     passed = sum(result["result"] == "passed" for result in results)
-    crossed = len(cases) * len(evidence) - len(evidence)
+    claims = {case.name: case.claim for case in cases}
+    crossed = sum(claims[name] != case.claim for case in cases for name in evidence)
     seconds = time.monotonic() - began
     print(
         f"{passed} of {len(results)} passed; {crossed} cross-checks, {len(mistaken)} wrong; {seconds:.0f} s"
     )
-    print(f"details: {report} and {folder}", flush=True)
+    print(f"details: {write_page(report)}, {report} and {folder}", flush=True)
     return 0 if passed == len(results) and not mistaken else 1
 
 
@@ -111,6 +114,8 @@ def run_case(case: Case, lab: Lab) -> tuple[dict[str, Any], Evidence | None]:
             facts = case.drive(lab)
         (lab.folder / "facts.json").write_text(json.dumps(facts, indent=2, default=str) + "\n")
         found = Evidence(decode(lab.capture, lab.keys), facts)
+        rungs = [rung.as_json() for rung in ladder(found.packets)]
+        (lab.folder / "ladder.json").write_text(json.dumps(rungs) + "\n")
         lines = case.check(found)
         evidence, verdict = found, "passed"
     except UnsupportedError as reason:
@@ -133,11 +138,12 @@ def run_case(case: Case, lab: Lab) -> tuple[dict[str, Any], Evidence | None]:
 
 
 def cross_check(cases: list[Case], evidence: dict[str, Evidence]) -> list[str]:
-    """Run each check on the evidence of every other case: it must fail there. What it wrongly passed."""
+    """Run each check on the evidence of every case that claims something else: it must fail. What it passed."""
     mistaken = []
+    claims = {case.name: case.claim for case in cases}
     for case in cases:
         for name, other in evidence.items():
-            if name != case.name:
+            if claims[name] != case.claim:
                 with contextlib.suppress(CheckError):
                     case.check(other)
                     mistaken.append(f"the check of {case.name} passes on the capture of {name}")

@@ -145,6 +145,9 @@ def describe(packet: Packet) -> str:
                 words.append(
                     f"ip {layer.first('ip.src')} > {layer.first('ip.dst')} proto {layer.first('ip.proto')}"
                 )
+            case "ipv6":
+                ends = f"{layer.first('ipv6.src')} > {layer.first('ipv6.dst')}"
+                words.append(f"ipv6 {ends} next {layer.first('ipv6.nxt')}")
             case "udp":
                 words.append(f"udp {layer.first('udp.srcport')} > {layer.first('udp.dstport')}")
             case "esp":

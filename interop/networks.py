@@ -88,6 +88,12 @@ class Network:
         ip("addr", "add", address, "dev", "eth0", netns=namespace)
         ip("link", "set", "eth0", "up", netns=namespace)
 
+    def add_ipv6(self, namespace: str, address: str) -> None:
+        """Give the card eth0 of a host an IPv6 address/length beside the other."""
+        path = "/proc/sys/net/ipv6/conf/eth0/disable_ipv6"
+        run(["sh", "-c", f"echo 0 > {path}"], netns=namespace)
+        ip("addr", "add", address, "dev", "eth0", "nodad", netns=namespace)
+
     def tap(self, name: str) -> str:
         """A tap on the bridge, for a guest; its name in the namespace `wire`."""
         ip("tuntap", "add", name, "mode", "tap", netns=self.wire)

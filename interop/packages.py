@@ -180,11 +180,20 @@ PEER_PACKAGES = (
 )
 
 
+KERNEL_SUITE = "bookworm"
+
+
 def strongswan_root(suite: str) -> Root:
     """A suite's strongSwan with what a peer needs around it; serves as container image and as guest root."""
-    return Root(suite, PEER_PACKAGES)
+    return Root(suite, PEER_PACKAGES + (("user-mode-linux",) if suite == KERNEL_SUITE else ()))
 
 
 def kernel_root() -> Root:
     """The suite that brings the Linux kernel as a process (user-mode-linux), with strongSwan beside it."""
-    return Root("bookworm", ("user-mode-linux", *PEER_PACKAGES))
+    return strongswan_root(KERNEL_SUITE)
+
+
+def libreswan_root() -> Root:
+    """libreswan, of the first suite whose version keeps to what the lab asks of it."""
+    packages = ("bind9-host", "busybox-static", "iproute2", "iputils-ping", "kmod", "libreswan", "netbase")
+    return Root("trixie", (*packages, "procps", "python3-minimal"))

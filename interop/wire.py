@@ -11,8 +11,10 @@ from functools import cached_property
 from .capture import Field, Packet, describe
 
 IKE_SA_INIT, IKE_AUTH, CREATE_CHILD_SA, INFORMATIONAL = 34, 35, 36, 37
-SA, TSI, TSR, NOTIFY, DELETE = 33, 44, 45, 41, 42
+SA, AUTH, NOTIFY, DELETE, TSI, TSR = 33, 39, 41, 42, 44, 45
+NO_PROPOSAL_CHOSEN = 14
 TS_UNACCEPTABLE, INITIAL_CONTACT, USE_TRANSPORT_MODE, REKEY_SA = 38, 16384, 16391, 16393
+CHILDLESS_IKEV2_SUPPORTED = 16418
 PROTOCOL_IKE, PROTOCOL_ESP = 1, 3
 TS_SECLABEL = 10
 MPLS_IN_IP, GRE, ESP = 137, 47, 50
@@ -189,8 +191,8 @@ def ike_messages(packets: list[Packet]) -> list[IkeMessage]:
     """All IKE messages, in the order of the capture."""
     messages = []
     for packet in packets:
-        header, outer = packet.layer("isakmp"), packet.layer("ip")
-        if header is None or outer is None:
+        header = packet.layer("isakmp")
+        if header is None or "icmp" in packet.stack:  # an ICMP error quotes what it refuses
             continue
         payloads = tuple(
             Payload(int(field.show), bytes.fromhex(field.value), field)
@@ -202,7 +204,7 @@ def ike_messages(packets: list[Packet]) -> list[IkeMessage]:
         messages.append(
             IkeMessage(
                 packet=packet,
-                source=outer.first("ip.src"),
+                source=_ends(packet)[0],
                 spi_i=header.first("isakmp.ispi").replace(":", ""),
                 exchange=header.number("isakmp.exchangetype") or 0,
                 message_id=header.number("isakmp.messageid") or 0,
@@ -251,14 +253,15 @@ def esp_packets(packets: list[Packet]) -> list[EspPacket]:
     """All ESP packets, in the order of the capture."""
     found = []
     for packet in packets:
-        header, outer = packet.layer("esp"), packet.layer("ip")
-        if header is None or outer is None:
+        header = packet.layer("esp")
+        if header is None:
             continue
+        source, destination = _ends(packet)
         found.append(
             EspPacket(
                 packet=packet,
-                source=outer.first("ip.src"),
-                destination=outer.first("ip.dst"),
+                source=source,
+                destination=destination,
                 is_udp_encapsulated=packet.stack.index("esp") > 0
                 and "udp" in packet.stack[: packet.stack.index("esp")],
                 spi=header.number("esp.spi") or 0,
@@ -277,6 +280,7 @@ def in_clear(packets: list[Packet]) -> list[Packet]:
         return (
             layer.name in ("mpls", "gre")
             or layer.number("ip.proto") in (MPLS_IN_IP, GRE)
+            or layer.number("ipv6.nxt") in (MPLS_IN_IP, GRE)
             or any(address.startswith("10.") for address in addresses)
         )
 
@@ -286,6 +290,12 @@ def in_clear(packets: list[Packet]) -> list[Packet]:
         if any(is_clear(layer) for layer in packet.layers[:outside]):
             found.append(packet)
     return found
+
+
+def _ends(packet: Packet) -> tuple[str, str]:
+    """Source and destination of the outermost IP header."""
+    outer = next((layer for layer in packet.layers if layer.name in ("ip", "ipv6")), None)
+    return (outer.first(f"{outer.name}.src"), outer.first(f"{outer.name}.dst")) if outer else ("", "")
 
 
 def _exchange(message: IkeMessage) -> tuple[str, int, bool]:

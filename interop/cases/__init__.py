@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from . import certificates, demo, linux_pe, strongswan
+from . import certificates, classes, demo, libreswan, life, linux_pe, strongswan
 from .case import Case
 
-CASES: tuple[Case, ...] = (*demo.CASES, *linux_pe.CASES, *strongswan.CASES, *certificates.CASES)
+CASES: tuple[Case, ...] = (
+    *demo.CASES,
+    *linux_pe.CASES,
+    *classes.CASES,
+    *strongswan.CASES,
+    *certificates.CASES,
+    *life.CASES,
+    *libreswan.CASES,
+)

@@ -27,6 +27,7 @@ from ..wire import (
 )
 
 OUR_ADDRESS, PEER_ADDRESS = "192.0.2.1", "192.0.2.2"
+ENDS = (OUR_ADDRESS, PEER_ADDRESS)
 OUR_CUSTOMER = "10.1.0.1"
 PSK = "a secret of the interop lab, known to everybody"
 PINGS = 3
@@ -106,6 +107,11 @@ class Case(ABC):
     roots: tuple[Root, ...]
     """The root file systems that its peer runs from."""
 
+    @property
+    def claim(self) -> str:
+        """What the check asserts: two cases with equal claims pass on each other's evidence, others must not."""
+        return self.name
+
     @abstractmethod
     def drive(self, lab: Lab) -> dict[str, Any]: ...
 
@@ -118,10 +124,10 @@ def require(condition: object, message: str) -> None:
         raise CheckError(message)
 
 
-def check_initiator(evidence: Evidence, role: str) -> str:
-    """IKE was begun by us (`role` initiator) or by the peer, and by nobody else."""
+def check_initiator(evidence: Evidence, role: str, ends: tuple[str, str] = ENDS) -> str:
+    """IKE was begun by us (`role` initiator) or by the peer, and by nobody else. `ends`: our address, the peer's."""
     began = {message.source for message in evidence.ike if message.exchange == 34 and not message.is_response}
-    expected = OUR_ADDRESS if role == "initiator" else PEER_ADDRESS
+    expected = ends[0] if role == "initiator" else ends[1]
     require(began == {expected}, f"IKE_SA_INIT was sent by {sorted(began)}, not by {expected}")
     return f"IKE begun by {expected}"
 
@@ -152,10 +158,10 @@ def check_pings(evidence: Evidence, source: str, target: str, sender: str) -> Es
     return requests[0]
 
 
-def check_both_ways(evidence: Evidence, ours: str, theirs: str) -> list[str]:
+def check_both_ways(evidence: Evidence, ours: str, theirs: str, ends: tuple[str, str] = ENDS) -> list[str]:
     """The customers `ours` and `theirs` reach each other inside ESP, with no loss."""
-    first = check_pings(evidence, ours, theirs, OUR_ADDRESS)
-    check_pings(evidence, theirs, ours, PEER_ADDRESS)
+    first = check_pings(evidence, ours, theirs, ends[0])
+    check_pings(evidence, theirs, ours, ends[1])
     require(evidence.fact("answers_to_us") == PINGS, "pings of our customer were lost")
     require(evidence.fact("answers_to_peer") == PINGS, "pings of the peer's customer were lost")
     return [f"{PINGS} + {PINGS} pings answered inside ESP", str(first)]

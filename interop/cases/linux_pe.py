@@ -12,15 +12,15 @@ from typing import Any
 
 from ..capture import Capture
 from ..networks import Network
-from ..packages import kernel_root
+from ..packages import Root, kernel_root
 from ..peers.linux_pe import LinuxPe
 from ..peers.mplsec import Mplsec
 from ..peers.strongswan import Child, Connection
-from ..wire import GRE, GRE_MPLS, MPLS_IN_IP
+from ..wire import ESP, GRE, GRE_MPLS, MPLS_IN_IP
 from .case import (
+    ENDS,
     OUR_ADDRESS,
     OUR_CUSTOMER,
-    PEER_ADDRESS,
     PSK,
     Case,
     Evidence,
@@ -41,7 +41,9 @@ class LinuxPeCase(Case):
     """Labels from static configuration, one child for protocol 137 or 47 in transport mode."""
 
     peer = "linux-pe"
-    roots = (kernel_root(),)
+    roots: tuple[Root, ...] = (kernel_root(),)
+    ends = ENDS
+    """Our address and the peer's."""
     our_child = their_child = "mpls"
     start = "none"
     more_settings = ""
@@ -59,7 +61,7 @@ class LinuxPeCase(Case):
         return f"""
 [endpoint]
 identity = "pe1.example"
-addresses = ["{OUR_ADDRESS}"]
+addresses = ["{self.ends[0]}"]
 
 [[vrf]]
 name = "red"
@@ -69,7 +71,7 @@ announce = ["10.1.0.0/24"]
 [[peer]]
 name = "pe2"
 identity = "pe2.example"
-addresses = ["{PEER_ADDRESS}"]
+addresses = ["{self.ends[1]}"]
 auth = {{ psk_file = "peer.psk" }}
 ike = ["aes256gcm16-prfsha384-x25519"]
 esp = ["aes256gcm16"]
@@ -93,15 +95,18 @@ labels = {{ local = {OUR_LABEL}, peer = {PEER_LABEL}, routes = ["10.2.0.0/24"] }
     def running(self, lab: Lab) -> Iterator[Running[LinuxPe]]:
         with ExitStack() as stack:
             network = stack.enter_context(Network())
-            front_door, red = network.host("pe1", f"{OUR_ADDRESS}/24"), network.namespace("red")
+            front_door, red = self.front_door(network), network.namespace("red")
             linux = self.machine(network, lab)
             stack.enter_context(linux)
             stack.enter_context(Capture(lab.capture, netns=network.wire, interface=network.bridge))
-            names = (PEER_ADDRESS, OUR_ADDRESS, "pe2.example", "pe1.example")
+            names = (self.ends[1], self.ends[0], "pe2.example", "pe1.example")
             charon = linux.start_strongswan(Connection(*names, PSK, self.children(), encap=self.is_udp))
             ours = Mplsec(lab.folder / "pe1", self.config(red), PSK, netns=front_door, state=lab.state)
             stack.enter_context(ours)
             yield Running(lab, red, linux, charon, ours)
+
+    def front_door(self, network: Network) -> str:
+        return network.host("pe1", f"{OUR_ADDRESS}/24")
 
     def machine(self, network: Network, lab: Lab) -> LinuxPe:
         folder = lab.folder / "pe2"
@@ -123,13 +128,19 @@ labels = {{ local = {OUR_LABEL}, peer = {PEER_LABEL}, routes = ["10.2.0.0/24"] }
 
     def check(self, evidence: Evidence) -> list[str]:
         seen = self.check_packets(evidence)
-        seen += check_both_ways(evidence, OUR_CUSTOMER, PEER_CUSTOMER)
+        made = sum(child.is_accepted for child in evidence.children)
+        require(made == 1, f"{made} children were negotiated, not one")
+        seen += check_both_ways(evidence, OUR_CUSTOMER, PEER_CUSTOMER, self.ends)
         self._check_kernel(evidence)
         return [*seen, "the counters of the kernel's SAs equal the packets on the wire"]
 
     def check_packets(self, evidence: Evidence) -> list[str]:
         """What all cases with this peer share: who began; nothing but ESP of the form that was asked for."""
-        seen = [check_initiator(evidence, self.role), check_decrypted(evidence), check_keys(evidence)]
+        seen = [
+            check_initiator(evidence, self.role, self.ends),
+            check_decrypted(evidence),
+            check_keys(evidence),
+        ]
         accepted = [child for child in evidence.children if child.is_accepted]
         require(accepted, "no child was negotiated")
         for child in accepted:
@@ -138,7 +149,7 @@ labels = {{ local = {OUR_LABEL}, peer = {PEER_LABEL}, routes = ["10.2.0.0/24"] }
         for packet in evidence.esp:
             require(packet.is_udp_encapsulated == self.is_udp, f"UDP encapsulation is not as asked: {packet}")
             require(packet.next_header == self.protocol, f"next header is not {self.protocol}: {packet}")
-            label = PEER_LABEL if packet.source == OUR_ADDRESS else OUR_LABEL
+            label = PEER_LABEL if packet.source == self.ends[0] else OUR_LABEL
             require(packet.labels == [(label, 1)], f"not the single label {label} with S=1: {packet}")
             if self.protocol == GRE:
                 require(packet.gre_protocol == GRE_MPLS, f"not GRE protocol 0x8847: {packet}")
@@ -162,9 +173,44 @@ labels = {{ local = {OUR_LABEL}, peer = {PEER_LABEL}, routes = ["10.2.0.0/24"] }
         require(not errors, f"the kernel counted errors: {errors}")
 
 
-CASES = tuple(
-    LinuxPeCase(encapsulation, is_udp, role)
-    for encapsulation in ("mpls-in-ip", "mpls-in-gre")
-    for is_udp in (False, True)
-    for role in ("initiator", "responder")
+class LinuxPeOverIpv6(LinuxPeCase):
+    """The same between IPv6 addresses: MPLS as next header 137 of IPv6."""
+
+    ends = ("2001:db8:c::1", "2001:db8:c::2")
+
+    def __init__(self, role: str) -> None:
+        super().__init__("mpls-in-ip", False, role)
+        self.name = f"linux-pe-mpls-in-ipv6-raw-{role}"
+        self.feature = "mpls-in-ip in transport mode, raw ESP, over IPv6"
+
+    def front_door(self, network: Network) -> str:
+        namespace = super().front_door(network)
+        network.add_ipv6(namespace, f"{self.ends[0]}/64")
+        return namespace
+
+    def machine(self, network: Network, lab: Lab) -> LinuxPe:
+        linux = super().machine(network, lab)
+        try:
+            linux.move_to_ipv6(local=self.ends[1], peer=self.ends[0])
+        except BaseException:
+            linux.stop()
+            raise
+        return linux
+
+    def check(self, evidence: Evidence) -> list[str]:
+        seen = super().check(evidence)
+        for packet in evidence.esp:
+            outer = packet.packet.layer("ipv6")
+            require(outer and outer.number("ipv6.nxt") == ESP, f"not directly inside IPv6: {packet}")
+        return [*seen, "ESP directly inside IPv6"]
+
+
+CASES = (
+    *(
+        LinuxPeCase(encapsulation, is_udp, role)
+        for encapsulation in ("mpls-in-ip", "mpls-in-gre")
+        for is_udp in (False, True)
+        for role in ("initiator", "responder")
+    ),
+    *(LinuxPeOverIpv6(role) for role in ("initiator", "responder")),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from ..capture import Capture
@@ -16,7 +17,18 @@ from ..packages import strongswan_root
 from ..peers.container import SwanContainer
 from ..peers.mplsec import Mplsec
 from ..peers.strongswan import Child, Connection
-from ..wire import CREATE_CHILD_SA, MPLS_IN_IP, TS_UNACCEPTABLE, ChildNegotiation, EspPacket
+from ..wire import (
+    CHILDLESS_IKEV2_SUPPORTED,
+    CREATE_CHILD_SA,
+    IKE_AUTH,
+    IKE_SA_INIT,
+    MPLS_IN_IP,
+    SA,
+    TS_UNACCEPTABLE,
+    TSI,
+    ChildNegotiation,
+    EspPacket,
+)
 from .case import (
     OUR_ADDRESS,
     OUR_CUSTOMER,
@@ -57,6 +69,11 @@ class StrongSwanCase(Case):
         self.roots = (strongswan_root(suite),)
         self.name = f"{'strongswan' if suite == SUITE else self.peer}-{what}-{role}"
 
+    @property
+    def claim(self) -> str:
+        """The same whatever version charon is of."""
+        return f"{self.feature}, {self.role}"
+
     @abstractmethod
     def peer_settings(self) -> str:
         """The part of our [[peer]] that differs, with its [[peer.vrf]]."""
@@ -64,6 +81,10 @@ class StrongSwanCase(Case):
     @abstractmethod
     def children(self) -> tuple[Child, ...]:
         """The children that charon knows."""
+
+    def connection(self, names: tuple[str, str, str, str]) -> Connection:
+        """The connection that charon knows; `names`: its address and ours, its identity and ours."""
+        return Connection(*names, psk=PSK, children=self.children(), encap=True)
 
     classes: tuple[str, ...] = ()
     start = "none"
@@ -106,7 +127,7 @@ start = "{self.start}"
             stack.enter_context(container)
             stack.enter_context(Capture(lab.capture, netns=network.wire, interface=network.bridge))
             names = (PEER_ADDRESS, OUR_ADDRESS, "pe2.example", "pe1.example")
-            charon = container.start_strongswan(Connection(*names, PSK, self.children(), encap=True))
+            charon = container.start_strongswan(self.connection(names))
             ours = Mplsec(lab.folder / "pe1", self.config(red), PSK, netns=front_door, state=lab.state)
             stack.enter_context(ours)
             yield Running(lab, red, container, charon, ours)
@@ -131,6 +152,7 @@ class IpTunnelCase(StrongSwanCase):
 
     feature = "PSK, tunnel mode between two subnets, plain IP inside"
     our_child, their_child = "red", "net"
+    first_exchange = IKE_AUTH
 
     def __init__(self, role: str, suite: str = SUITE) -> None:
         super().__init__("ip-tunnel", role, suite)
@@ -144,6 +166,9 @@ name = "red"
 accept = ["10.2.0.0/24"]
 """
 
+    def connection(self, names: tuple[str, str, str, str]) -> Connection:
+        return replace(super().connection(names), more=("childless = never",))
+
     def children(self) -> tuple[Child, ...]:
         return (Child(self.their_child, "10.2.0.0/24", "10.1.0.0/24", mode="tunnel"),)
 
@@ -154,7 +179,8 @@ accept = ["10.2.0.0/24"]
 
     def check(self, evidence: Evidence) -> list[str]:
         seen = self.check_packets(evidence)
-        require(any(child.is_accepted for child in evidence.children), "no child was negotiated")
+        made = [child.request.exchange for child in evidence.children if child.is_accepted]
+        require(made == [self.first_exchange], f"children were made in the exchanges {made}")
         return [*seen, *check_both_ways(evidence, OUR_CUSTOMER, PEER_CUSTOMER)]
 
     def check_packets(self, evidence: Evidence) -> list[str]:
@@ -162,6 +188,29 @@ accept = ["10.2.0.0/24"]
         for packet in evidence.esp:
             require(packet.layers[:2] == ("ip", "icmp"), f"not IP and ICMP inside: {packet}")
         return seen
+
+
+class ChildlessCase(IpTunnelCase):
+    """IKE_AUTH makes no child: the first one is made by CREATE_CHILD_SA."""
+
+    first_exchange = CREATE_CHILD_SA
+    feature = "childless IKE_AUTH (RFC 6023), the child by CREATE_CHILD_SA"
+
+    def __init__(self, role: str, suite: str = SUITE) -> None:
+        StrongSwanCase.__init__(self, "childless", role, suite)
+
+    def connection(self, names: tuple[str, str, str, str]) -> Connection:
+        return replace(super().connection(names), more=("childless = force",))
+
+    def check(self, evidence: Evidence) -> list[str]:
+        seen = super().check(evidence)
+        offers = [one for one in evidence.ike if one.exchange == IKE_SA_INIT and one.is_response]
+        offered = all(CHILDLESS_IKEV2_SUPPORTED in one.notifies for one in offers)
+        require(offers and offered, "the responder does not offer CHILDLESS_IKEV2_SUPPORTED")
+        auth = [one for one in evidence.ike if one.exchange == IKE_AUTH]
+        with_child = [one for one in auth if one.payload(SA) or one.payload(TSI)]
+        require(len(auth) == 2 and not with_child, "IKE_AUTH is not childless")
+        return [*seen, "CHILDLESS_IKEV2_SUPPORTED, IKE_AUTH without SA and TS, the child by CREATE_CHILD_SA"]
 
 
 class SeclabelCase(StrongSwanCase):
@@ -328,8 +377,13 @@ class WrongLabelCase(SeclabelCase):
         ]
 
 
-CASES: tuple[StrongSwanCase, ...] = tuple(
-    kind(role)
-    for kind in (IpTunnelCase, TwoClassesCase, WrongLabelCase)
-    for role in ("initiator", "responder")
+ROLES = ("initiator", "responder")
+CASES: tuple[StrongSwanCase, ...] = (
+    *(kind(role) for kind in (IpTunnelCase, ChildlessCase, TwoClassesCase, WrongLabelCase) for role in ROLES),
+    *(
+        kind(role, suite)
+        for suite in ("bookworm", "forky")
+        for kind in (IpTunnelCase, ChildlessCase, TwoClassesCase)
+        for role in ROLES
+    ),
 )

@@ -17,7 +17,7 @@ from .strongswan import Connection, StrongSwan
 
 HOST_SCRIPT = Path(__file__).with_name("mpls_host.py")
 PLUGINS = (
-    "load = random nonce openssl pem pkcs1 pkcs8 pubkey x509 constraints "
+    "load = random nonce openssl kdf pem pkcs1 pkcs8 pubkey x509 constraints "
     "kernel-libipsec kernel-netlink socket-default updown vici"
 )
 

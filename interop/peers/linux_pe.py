@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..guests import Guest
 from ..networks import Network
-from ..packages import kernel_root
+from ..packages import Root, kernel_root
 from .strongswan import Connection, StrongSwan
 
 MODULES = (
@@ -40,13 +40,20 @@ class LinuxPe(Guest):
     customer = "10.2.0.2"
 
     def __init__(
-        self, network: Network, *, folder: Path, state: Path, encapsulation: str, peer: str = "192.0.2.1"
+        self,
+        network: Network,
+        *,
+        folder: Path,
+        state: Path,
+        encapsulation: str,
+        peer: str = "192.0.2.1",
+        programs: Root | None = None,
     ) -> None:
-        root = kernel_root().ensure()
+        kernel = kernel_root()
         super().__init__(
             "pe2",
-            root=root,
-            kernel=root,
+            root=(programs or kernel).ensure(),
+            kernel=kernel.ensure(),
             netns=network.wire,
             taps=[network.tap("pe2")],
             share=folder,
@@ -79,6 +86,19 @@ ip route add vrf red 10.1.0.0/24 encap mpls 101 dev tunnel
         except BaseException:
             self.stop()
             raise
+
+    def move_to_ipv6(self, *, local: str, peer: str) -> None:
+        """An underlay of IPv6 instead: the tunnel carries MPLS as next header 137 between these addresses."""
+        self.sh(f"""set -e
+modprobe -a ip6_tunnel tunnel6 xfrm6_tunnel esp6
+for card in all default vec0; do sysctl -qw net.ipv6.conf.$card.disable_ipv6=0; done
+ip addr add {local}/64 dev vec0 nodad
+ip link del tunnel
+ip link add tunnel type ip6tnl mode any local {local} remote {peer} hoplimit 64 encaplimit none
+ip link set tunnel up mtu 1400
+sysctl -qw net.mpls.conf.tunnel.input=1
+ip route add vrf red 10.1.0.0/24 encap mpls 101 dev tunnel
+""")
 
     def separate_classes(self, labels: dict[str, tuple[int, int]], marks: dict[str, int], peer: str) -> None:
         """Two classes, by the DSCP of the customer's packet, each by a tunnel device that marks what it sends.

@@ -67,17 +67,20 @@ class Connection:
     children: tuple[Child, ...]
     encap: bool = False
     proposals: str = SUITE
+    more: tuple[str, ...] = ()
+    """Further settings, one an entry."""
 
     def text(self) -> str:
         """swanctl.conf. One setting a line: 5.9 does not take more."""
         children = "\n    ".join(child.text() for child in self.children)
+        more = "".join(f"  {setting}\n" for setting in self.more)
         return f"""connections {{ peer {{
   version = 2
   local_addrs = {self.local_address}
   remote_addrs = {self.remote_address}
   proposals = {self.proposals}
   encap = {"yes" if self.encap else "no"}
-  local {{
+{more}  local {{
     auth = psk
     id = {self.local_id}
   }}
@@ -131,11 +134,12 @@ class StrongSwan:
 
     @property
     def version(self) -> str:
-        """What the running daemon says it is."""
-        answer = self._swanctl("--version --daemon")
-        found = re.search(r"strongSwan ([^ ,]+)", answer)
+        """What the running daemon wrote of itself."""
+        found = re.search(
+            r"Starting IKE charon daemon \(strongSwan ([^ ,]+)", self.log.read_text(errors="replace")
+        )
         if not found:
-            raise LabError(f"charon does not tell its version: {answer}")
+            raise LabError("charon does not tell its version")
         return f"strongSwan {found[1]}"
 
     def initiate(self, child: str, *, timeout_s: int = 15) -> str:

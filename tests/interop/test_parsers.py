@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from interop.cases import linux_pe, strongswan
+from interop.cases import classes, libreswan, life, linux_pe, strongswan
 from interop.golden import slim
 from interop.keys import EspKey, IkeKeys, KeyTables
 from interop.packages import Root, debian_mirror, parse_sources
-from interop.peers.linux_pe import XfrmState, parse_xfrm_states, received
+from interop.peers.libreswan import esp_keys_of
+from interop.peers.linux_pe import XfrmState, parse_xfrm_states, received, transmitted
 from interop.peers.strongswan import Child, Connection, keys_from_log, parse_sas
 from interop.processes import CommandError, LabError, run, wait_until
 
@@ -93,6 +94,20 @@ def test_keys_from_the_log_of_an_initiator() -> None:
     assert keys_from_log(log).agrees_with(KeyTables((IKE,), (ESP_OUT, ESP_IN)))
 
 
+def test_keys_of_an_ike_sa_that_replaces_another_get_their_spis_when_it_is_kept() -> None:
+    other = IkeKeys(b"\x01" * 8, b"\x02" * 8, b"\x55" * 36, b"\x66" * 36)
+    log = (
+        charon_log("request")
+        + "12[IKE] IKE_SA peer[1] state change: CONNECTING => ESTABLISHED\n"
+        + dump("08[IKE]", "Sk_ei secret", other.sk_ei)
+        + dump("08[IKE]", "Sk_er secret", other.sk_er)
+        + "08[IKE] IKE_SA peer[2] state change: CONNECTING => ESTABLISHED\n"
+        + "08[MGR] checkin IKEv2 SA peer[1] with SPIs 0001020304050607_i 08090a0b0c0d0e0f_r\n"
+        + f"08[MGR] checkin IKEv2 SA peer[2] with SPIs {other.spi_i.hex()}_i {other.spi_r.hex()}_r\n"
+    )
+    assert keys_from_log(log).ike == (IKE, other)
+
+
 def test_log_without_keys_gives_none() -> None:
     assert keys_from_log("00[DMN] Starting IKE charon daemon\n") == KeyTables((), ())
 
@@ -139,7 +154,21 @@ def test_kernel_sas_with_counters() -> None:
     ]
 
 
+def test_keys_of_the_kernels_sas() -> None:
+    text = textwrap.dedent(f"""\
+        src 192.0.2.1 dst 192.0.2.2
+        \tproto esp spi 0xcf126616 reqid 16389 mode transport
+        \treplay-window 0 flag esn
+        \taead rfc4106(gcm(aes)) 0x{ESP_OUT.key.hex()} 128
+        src 192.0.2.2 dst 192.0.2.1
+        \tproto esp spi 0x00000001 reqid 16389 mode transport
+        \tauth-trunc hmac(sha256) 0x00 128
+        """)
+    assert esp_keys_of(text) == (ESP_OUT,)
+
+
 def test_answers_of_ping() -> None:
+    assert transmitted("35 packets transmitted, 34 received, 3% packet loss") == 35
     assert received("3 packets transmitted, 2 received, 33% packet loss, time 407ms") == 2
     assert received("ping: connect: Network is unreachable") == 0
 
@@ -226,7 +255,10 @@ def test_every_configuration_of_a_case_is_accepted(tmp_path: Path) -> None:
     secret.write_text("a secret of the interop lab, known to everybody\n")
     secret.chmod(0o600)
     configs = [case.config("mplslab-red") for case in linux_pe.CASES]
+    configs += [case.config("mplslab-red") for case in classes.CASES]
     configs += [case.config("mplslab-red") for case in strongswan.CASES]
+    configs += [case.config("mplslab-red") for case in life.CASES]
+    configs += [case.config("mplslab-red") for case in libreswan.CASES]
     for number, config in enumerate(configs):
         path = tmp_path / f"{number}.toml"
         path.write_text(config)

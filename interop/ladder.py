@@ -1,0 +1,115 @@
+"""A decoded capture as a ladder: each IKE message with its payloads, and runs of ESP packets, in their order.
+
+Must not know: any case, nor how the ladder is shown. Names: RFC 7296 3.2, 3.10.1 and IANA's registry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .capture import Packet
+from .wire import NOTIFY, EspPacket, IkeMessage, Payload, esp_packets, ike_messages
+
+EXCHANGES = {34: "IKE_SA_INIT", 35: "IKE_AUTH", 36: "CREATE_CHILD_SA", 37: "INFORMATIONAL"}
+PAYLOADS = {
+    33: "SA",
+    34: "KE",
+    35: "IDi",
+    36: "IDr",
+    37: "CERT",
+    38: "CERTREQ",
+    39: "AUTH",
+    40: "Nonce",
+    42: "D",
+    43: "V",
+    44: "TSi",
+    45: "TSr",
+    46: "SK",
+    47: "CP",
+    48: "EAP",
+    53: "SKF",
+}
+NOTIFIES = {
+    1: "UNSUPPORTED_CRITICAL_PAYLOAD",
+    4: "INVALID_IKE_SPI",
+    7: "INVALID_SYNTAX",
+    14: "NO_PROPOSAL_CHOSEN",
+    17: "INVALID_KE_PAYLOAD",
+    24: "AUTHENTICATION_FAILED",
+    38: "TS_UNACCEPTABLE",
+    43: "TEMPORARY_FAILURE",
+    44: "CHILD_SA_NOT_FOUND",
+    16384: "INITIAL_CONTACT",
+    16388: "NAT_DETECTION_SOURCE_IP",
+    16389: "NAT_DETECTION_DESTINATION_IP",
+    16390: "COOKIE",
+    16391: "USE_TRANSPORT_MODE",
+    16393: "REKEY_SA",
+    16394: "ESP_TFC_PADDING_NOT_SUPPORTED",
+    16396: "MOBIKE_SUPPORTED",
+    16397: "ADDITIONAL_IP4_ADDRESS",
+    16404: "MULTIPLE_AUTH_SUPPORTED",
+    16418: "CHILDLESS_IKEV2_SUPPORTED",
+    16430: "IKEV2_FRAGMENTATION_SUPPORTED",
+    16431: "SIGNATURE_HASH_ALGORITHMS",
+}
+
+
+@dataclass
+class Rung:
+    """One line of the ladder: a message, or a run of ESP packets of one direction on one SA."""
+
+    frame: int
+    time_s: float
+    source: str
+    kind: str
+    text: str
+    count: int = 1
+
+    def as_json(self) -> dict[str, Any]:
+        return vars(self)
+
+
+def ladder(packets: list[Packet]) -> list[Rung]:
+    """The rungs in the order of the capture. Alternating pings on two SAs make one rung for each, not many."""
+    found: list[Rung] = []
+    esp = {packet.packet.number: packet for packet in esp_packets(packets)}
+    ike = {message.packet.number: message for message in ike_messages(packets)}
+    running: dict[tuple[str, str], Rung] = {}
+    for packet in packets:
+        if packet.number in ike:
+            message = ike[packet.number]
+            running.clear()
+            found.append(Rung(packet.number, packet.time_s, message.source, "ike", describe_message(message)))
+        elif packet.number in esp:
+            what = esp[packet.number]
+            text = describe_esp(what)
+            rung = running.get((what.source, text))
+            if rung is None:
+                rung = Rung(packet.number, packet.time_s, what.source, "esp", text, 0)
+                running[what.source, text] = rung
+                found.append(rung)
+            rung.count += 1
+    return found
+
+
+def describe_message(message: IkeMessage) -> str:
+    exchange = EXCHANGES.get(message.exchange, f"exchange {message.exchange}")
+    kind = "response" if message.is_response else "request"
+    names = [_name(one) for one in message.payloads if one.type != 46]
+    return f"{exchange} {kind} {message.message_id}: {', '.join(names) or 'empty'}"
+
+
+def describe_esp(packet: EspPacket) -> str:
+    inside = " / ".join(packet.layers) or f"next header {packet.next_header}"
+    labels = "".join(f", label {label}" for label, _ in packet.labels)
+    wrapped = "UDP-encapsulated ESP" if packet.is_udp_encapsulated else "ESP"
+    return f"{wrapped} SPI {packet.spi:#010x}, next header {packet.next_header}: {inside}{labels}"
+
+
+def _name(payload: Payload) -> str:
+    if payload.type != NOTIFY:
+        return PAYLOADS.get(payload.type, f"payload {payload.type}")
+    number = payload.field.number("isakmp.notify.msgtype")
+    return f"N({NOTIFIES.get(number or 0, number)})"
