@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import importlib.metadata
 import json
 import logging
@@ -17,22 +18,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from endpoint.config import ConfigError, load_config
 from endpoint.control import DEFAULT_SOCKET, ControlError, call
 from endpoint.errors import SetupError
 
 __all__ = ["main"]
 
+Command = Callable[[argparse.Namespace], int]
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = _parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = options.handler
+    command: Command = options.handler
     try:
         return command(options)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
     except (ControlError, SetupError, OSError) as error:
         print(f"mplsec: {error}", file=sys.stderr)
         return 1
@@ -47,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, handler: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    def add(name: str, handler: Command, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(handler=handler)
         return command
@@ -102,13 +101,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _reads_config(command: Command) -> Command:
+    """Exit code 2 and all errors for a configuration that cannot be used.
+
+    What reads one imports the protocols, and that takes longer than a question to a running endpoint.
+    """
+
+    @functools.wraps(command)
+    def guarded(options: argparse.Namespace) -> int:
+        from endpoint.config import ConfigError
+
+        try:
+            return command(options)
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            return 2
+
+    return guarded
+
+
 def _demo(options: argparse.Namespace) -> int:
     from endpoint.demo import run_demo
 
     return run_demo(capture=options.capture, keys=options.keys, as_json=options.json)
 
 
+@_reads_config
 def _run(options: argparse.Namespace) -> int:
+    from endpoint.config import load_config
     from endpoint.run import run_endpoint
 
     config = load_config(options.config)
@@ -124,14 +144,18 @@ def _run(options: argparse.Namespace) -> int:
     )
 
 
+@_reads_config
 def _check(options: argparse.Namespace) -> int:
     from endpoint.check import render_check
+    from endpoint.config import load_config
 
     print(render_check(load_config(options.config)))
     return 0
 
 
+@_reads_config
 def _explain(options: argparse.Namespace) -> int:
+    from endpoint.config import load_config
     from endpoint.explain import Explainer, ExplainError
     from endpoint.explain_text import render_explanation
     from endpoint.packets import PacketError, read_packets
@@ -159,7 +183,7 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
-def _peer_command(name: str) -> Callable[[argparse.Namespace], int]:
+def _peer_command(name: str) -> Command:
     def command(options: argparse.Namespace) -> int:
         request: dict[str, Any] = {"peer": options.peer}
         if options.child is not None:
@@ -188,7 +212,9 @@ class _ListScripts(argparse.Action):
         parser.exit()
 
 
+@_reads_config
 def _peer(options: argparse.Namespace) -> int:
+    from endpoint.config import load_config
     from endpoint.peer import ScriptFileError, load_script, run_peer
 
     try:

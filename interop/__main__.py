@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,18 @@ from .cases import CASES
 from .cases.case import Case, CheckError, Evidence, Lab, UnsupportedError
 from .containers import ContainerDaemon
 from .ladder import ladder
-from .networks import remove_leftovers
+from .lanes import Lanes
+from .networks import PREFIX, remove_leftovers
 from .packages import cache_folder, ensure_roots, install_tools, locked
 from .page import write_page
 from .processes import Interrupted, LabError, signals_unwind, tail_of, time_limit
 
 STATE = Path("/run/mplsec-lab")
 CASE_LIMIT_S = 180
+LANES = 2
+WITHOUT_ROOT = """the interop lab needs root: network namespaces, TUN devices, guests, containers.
+Without it: make demo (both sides are ours), and make test, which judges the captures that the lab kept."""
+WITHOUT_DOCKER = "What runs without Docker: make interop ONLY='linux-pe*' (guests), ONLY='demo*'"
 
 
 def main() -> int:
@@ -38,21 +44,22 @@ def main() -> int:
     parser.add_argument("--only", metavar="PATTERN", default="*", help="cases whose name contains this")
     parser.add_argument("--json", metavar="FILE", type=Path, default=Path("build/interop.json"))
     parser.add_argument("--list", action="store_true", help="print the names of the cases")
+    parser.add_argument("--lanes", metavar="N", type=int, default=LANES, help="cases that run side by side")
     options = parser.parse_args()
     pattern = options.only if any(sign in options.only for sign in "*?[") else f"*{options.only}*"
     cases = [case for case in CASES if fnmatch.fnmatch(case.name, pattern)]
     if options.list:
         print("\n".join(case.name for case in cases))
         return 0
-    if not cases:
+    if not cases or options.lanes < 1:
         print(f"no case matches {options.only} (--list names them)", file=sys.stderr)
         return 2
     if os.geteuid() != 0:
-        print("the interop lab needs root: network namespaces, TUN devices, containers", file=sys.stderr)
+        print(WITHOUT_ROOT, file=sys.stderr)
         return 1
     try:
         with signals_unwind():
-            return run_cases(cases, options.json)
+            return run_cases(cases, options.json, min(options.lanes, len(cases)))
     except Interrupted as signal_name:
         print(f"interrupted by {signal_name}: everything of the lab was ended", file=sys.stderr)
         return 130
@@ -61,40 +68,78 @@ def main() -> int:
         return 1
 
 
-def run_cases(cases: list[Case], report: Path) -> int:
-    """Run them all; exit code 0 only if all passed and no check passes on another case's evidence."""
+def run_cases(cases: list[Case], report: Path, lanes: int) -> int:
+    """Run them all; exit code 0 only if none failed and no check passes on another case's evidence."""
     began = time.monotonic()
     folder = report.parent.resolve() / "interop"
+    results: dict[int, dict[str, Any]] = {}
+    evidence: dict[str, Evidence] = {}
     with locked(STATE / "lock"):
         install_tools()
         remove_leftovers()
         ensure_roots({root for case in cases for root in case.roots})
-        print(f"lab ready after {time.monotonic() - began:.1f} s; {len(cases)} cases", flush=True)
-        data = cache_folder() / "docker"
-        with ContainerDaemon(state=STATE / "docker", data=data, log=folder / "dockerd.log") as daemon:
-            results, evidence = [], {}
-            for case in cases:
-                lab = Lab(folder / case.name, STATE, daemon)
-                result, seen = run_case(case, lab)
-                results.append(result)
-                write_report(report, results)
-                if seen is not None:
-                    evidence[case.name] = seen
+        print(
+            f"lab ready after {time.monotonic() - began:.1f} s; {len(cases)} cases, {lanes} lanes", flush=True
+        )
+        with contextlib.ExitStack() as stack:
+            daemon = None
+            if any(case.needs_docker for case in cases):
+                data = cache_folder() / "docker"
+                daemon = ContainerDaemon(state=STATE / "docker", data=data, log=folder / "dockerd.log")
+                stack.enter_context(daemon)
+
+            def work(lane: int, number: int) -> Outcome:
+                case = cases[number]
+                prefix, state = f"{PREFIX}{lane}-", STATE / f"lane-{lane}"
+                result, seen = run_case(case, Lab(folder / case.name, state, daemon, prefix))
+                return Outcome(number, result, seen)
+
+            stack.callback(remove_leftovers)
+            for outcome in stack.enter_context(Lanes(lanes, work)).results(range(len(cases))):
+                case, result = cases[outcome.number], outcome.result
+                results[outcome.number] = result
+                write_report(report, [results[number] for number in sorted(results)])
+                if outcome.evidence is not None:
+                    evidence[case.name] = outcome.evidence
                 print(f"{result['result']:11} {result['seconds']:6.1f} s  {case.name}", flush=True)
                 if result["result"] != "passed":
-                    print_failure(result, lab)
+                    print_failure(result, folder / case.name)
+    return conclude(cases, [results[number] for number in sorted(results)], evidence, report, began)
+
+
+def conclude(
+    cases: list[Case],
+    results: list[dict[str, Any]],
+    evidence: dict[str, Evidence],
+    report: Path,
+    began: float,
+) -> int:
+    """Cross-checks, the page, the summary; the exit code."""
     mistaken = cross_check(cases, evidence)
     for line in mistaken:
         print(f"CROSS-CHECK {line}", flush=True)
-    passed = sum(result["result"] == "passed" for result in results)
+    verdicts = [result["result"] for result in results]
+    passed = [result for result in results if result["result"] == "passed"]
+    proven = {(result["feature"], result["peer"], result["role"]) for result in passed}
     claims = {case.name: case.claim for case in cases}
     crossed = sum(claims[name] != case.claim for case in cases for name in evidence)
-    seconds = time.monotonic() - began
     print(
-        f"{passed} of {len(results)} passed; {crossed} cross-checks, {len(mistaken)} wrong; {seconds:.0f} s"
+        f"{len(passed)} of {len(results)} passed, {verdicts.count('unsupported')} unsupported, "
+        f"{verdicts.count('failed')} failed; {len(proven)} proven (feature, peer, role) over "
+        f"{len({peer for _, peer, _ in proven})} peers; {crossed} cross-checks, {len(mistaken)} wrong; "
+        f"{time.monotonic() - began:.0f} s"
     )
-    print(f"details: {write_page(report)}, {report} and {folder}", flush=True)
-    return 0 if passed == len(results) and not mistaken else 1
+    print(f"details: {write_page(report)}, {report} and {report.parent / 'interop'}", flush=True)
+    return 1 if "failed" in verdicts or mistaken else 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a lane hands back of a case: its line of interop.json, and its evidence when it passed."""
+
+    number: int
+    result: dict[str, Any]
+    evidence: Evidence | None
 
 
 def write_report(report: Path, results: list[dict[str, Any]]) -> None:
@@ -150,12 +195,14 @@ def cross_check(cases: list[Case], evidence: dict[str, Evidence]) -> list[str]:
     return mistaken
 
 
-def print_failure(result: dict[str, Any], lab: Lab) -> None:
+def print_failure(result: dict[str, Any], folder: Path) -> None:
     """What helps to understand: the reason, and the ends of both logs."""
     for line in result["evidence"]:
         print(f"    {line}")
-    for log in sorted(lab.folder.rglob("*.log")):
-        print(f"    --- {log.relative_to(lab.folder)}")
+    if result["result"] == "unsupported":
+        return
+    for log in sorted(folder.rglob("*.log")):
+        print(f"    --- {log.relative_to(folder)}")
         print("\n".join(f"    {line[:200]}" for line in tail_of(log, 15).splitlines()), flush=True)
 
 

@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from .packages import Root
+from .packages import Root, cache_folder, locked
 from .processes import Background, CommandError, LabError, environment, run, tail_of, wait_until
 
 
@@ -61,6 +61,11 @@ class ContainerDaemon:
     def image(self, root: Root) -> str:
         """The image of a root file system: imported unless the daemon has it; its name."""
         name = f"mplsec-lab:{root.name}"
+        with locked(cache_folder() / "locks" / f"image-{root.name}"):
+            self._import(root, name)
+        return name
+
+    def _import(self, root: Root, name: str) -> None:
         if not self.docker("images", "--quiet", name):
             print(f"importing the {root.suite} root file system as a container image", flush=True)
             packing = f"tar -C '{root.ensure()}' --numeric-owner -cf - ."
@@ -73,7 +78,6 @@ class ContainerDaemon:
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        return name
 
     def _pid_of_former(self) -> int:
         """A dockerd of an earlier run of the lab that was killed: it is still ending its containers. Or 0."""

@@ -9,7 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from .capture import Packet
-from .wire import NOTIFY, EspPacket, IkeMessage, Payload, esp_packets, ike_messages
+from .wire import (
+    NOTIFY,
+    SK,
+    SKF,
+    EspPacket,
+    IkeMessage,
+    Payload,
+    ends,
+    esp_packets,
+    ike_fragments,
+    ike_messages,
+)
 
 EXCHANGES = {34: "IKE_SA_INIT", 35: "IKE_AUTH", 36: "CREATE_CHILD_SA", 37: "INFORMATIONAL"}
 PAYLOADS = {
@@ -76,12 +87,17 @@ def ladder(packets: list[Packet]) -> list[Rung]:
     found: list[Rung] = []
     esp = {packet.packet.number: packet for packet in esp_packets(packets)}
     ike = {message.packet.number: message for message in ike_messages(packets)}
+    fragments = {packet.number: (number, total) for packet, number, total in ike_fragments(packets)}
     running: dict[tuple[str, str], Rung] = {}
     for packet in packets:
         if packet.number in ike:
             message = ike[packet.number]
             running.clear()
             found.append(Rung(packet.number, packet.time_s, message.source, "ike", describe_message(message)))
+        elif packet.number in fragments:
+            number, total = fragments[packet.number]
+            text = f"fragment {number} of {total}"
+            found.append(Rung(packet.number, packet.time_s, ends(packet)[0], "ike", text))
         elif packet.number in esp:
             what = esp[packet.number]
             text = describe_esp(what)
@@ -97,8 +113,9 @@ def ladder(packets: list[Packet]) -> list[Rung]:
 def describe_message(message: IkeMessage) -> str:
     exchange = EXCHANGES.get(message.exchange, f"exchange {message.exchange}")
     kind = "response" if message.is_response else "request"
-    names = [_name(one) for one in message.payloads if one.type != 46]
-    return f"{exchange} {kind} {message.message_id}: {', '.join(names) or 'empty'}"
+    names = [_name(one) for one in message.payloads if one.type not in (SK, SKF)]
+    last = f", in {message.fragments} fragments" if message.fragments > 1 else ""
+    return f"{exchange} {kind} {message.message_id}{last}: {', '.join(names) or 'empty'}"
 
 
 def describe_esp(packet: EspPacket) -> str:

@@ -1,6 +1,6 @@
 """Network namespaces, bridges, taps and veth pairs of the lab, all below one prefix, all removed at the end.
 
-Must not know: which programs use them.
+Must not know: which programs use them, nor what lies between the two sides (topologies.py).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 from pathlib import Path
+from typing import Self
 
 from .processes import LabError, run
 
@@ -22,34 +23,37 @@ def ip(*argv: str, netns: str | None = None) -> str:
 
 
 class Network:
-    """One bridge in a namespace of its own, and namespaces (hosts) whose cards are its ports.
+    """Two sides on one Ethernet segment, ours and the peer's: hosts are namespaces, containers or guests.
 
     A context manager: everything is removed on leaving. Link names are local to their namespaces, so only the
-    namespaces carry the prefix. `wire` is the namespace where a capture sees every frame, on `bridge`.
+    namespaces carry the prefix. `wire` is the namespace where a capture sees, on `bridge`, every frame that our
+    program sends or gets. `far_bridge` is where the peer is: the same here, in topologies.py behind something.
+    Addresses: 192.0.2.1 ours, 192.0.2.2 the peer's, and where `has_ipv6` also 2001:db8:c::1 and ::2.
     """
 
-    bridge = "br0"
+    name = "direct"
+    bridge = far_bridge = "br0"
+    has_ipv6 = False
 
-    def __init__(self) -> None:
-        self.wire = f"{PREFIX}wire"
+    def __init__(self, prefix: str = PREFIX) -> None:
+        if not prefix.startswith(PREFIX):
+            raise LabError(f"{prefix} is not a prefix of the lab")
+        self.prefix = prefix
+        self.wire = f"{prefix}wire"
         self._names: list[str] = []
 
-    def __enter__(self) -> Network:
-        remove_leftovers()
-        self.namespace("wire")
-        ip(
-            "link",
-            "add",
-            self.bridge,
-            "type",
-            "bridge",
-            "forward_delay",
-            "0",
-            "mcast_snooping",
-            "0",
-            netns=self.wire,
-        )
-        ip("link", "set", self.bridge, "up", netns=self.wire)
+    def __enter__(self) -> Self:
+        remove_leftovers(self.prefix)
+        try:
+            self.namespace("wire")
+            for bridge in dict.fromkeys((self.bridge, self.far_bridge)):
+                options = ("forward_delay", "0", "mcast_snooping", "0")
+                ip("link", "add", bridge, "type", "bridge", *options, netns=self.wire)
+                ip("link", "set", bridge, "up", netns=self.wire)
+            self.connect()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -58,9 +62,12 @@ class Network:
                 remove_namespace(name)
         self._names.clear()
 
+    def connect(self) -> None:
+        """Put what lies between the two bridges there."""
+
     def namespace(self, name: str) -> str:
         """Make a namespace; its full name. IPv6 chatter is off: what is captured is what a program sent."""
-        full = PREFIX + name
+        full = self.prefix + name
         ip("netns", "add", full)
         self._names.append(full)
         switch_off = "for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 > $f; done"
@@ -70,42 +77,54 @@ class Network:
 
     def adopt(self, name: str, pid: int) -> str:
         """Give the namespace of a running process (a container) a name of ours."""
-        full = PREFIX + name
+        full = self.prefix + name
         ip("netns", "attach", full, str(pid))
         self._names.append(full)
         return full
 
-    def host(self, name: str, address: str) -> str:
-        """A namespace with a card eth0 on the bridge; the namespace's full name."""
+    def host(self, name: str, *addresses: str) -> str:
+        """A namespace with a card eth0 on our side; the namespace's full name."""
         full = self.namespace(name)
-        self.plug(full, name, address)
+        self.plug(full, name, *addresses, bridge=self.bridge)
         return full
 
-    def plug(self, namespace: str, port: str, address: str) -> None:
-        """Give a namespace a card eth0 with an address/length; its port on the bridge is `port`."""
-        ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", namespace, netns=self.wire)
-        ip("link", "set", port, "master", self.bridge, "up", netns=self.wire)
-        ip("addr", "add", address, "dev", "eth0", netns=namespace)
-        ip("link", "set", "eth0", "up", netns=namespace)
-
-    def add_ipv6(self, namespace: str, address: str) -> None:
-        """Give the card eth0 of a host an IPv6 address/length beside the other."""
-        path = "/proc/sys/net/ipv6/conf/eth0/disable_ipv6"
-        run(["sh", "-c", f"echo 0 > {path}"], netns=namespace)
-        ip("addr", "add", address, "dev", "eth0", "nodad", netns=namespace)
+    def plug(self, namespace: str, port: str, *addresses: str, bridge: str = "", card: str = "eth0") -> None:
+        """Give a namespace a card with addresses/lengths; its port is `port`, on the peer's side unless told."""
+        ip("link", "add", port, "type", "veth", "peer", "name", card, "netns", namespace, netns=self.wire)
+        ip("link", "set", port, "master", bridge or self.far_bridge, "up", netns=self.wire)
+        for address in addresses:
+            if ":" in address:
+                write_setting(namespace, f"net/ipv6/conf/{card}/disable_ipv6", "0")
+                ip("addr", "add", address, "dev", card, "nodad", netns=namespace)
+            else:
+                ip("addr", "add", address, "dev", card, netns=namespace)
+        ip("link", "set", card, "up", netns=namespace)
 
     def tap(self, name: str) -> str:
-        """A tap on the bridge, for a guest; its name in the namespace `wire`."""
+        """A tap on the peer's side, for a guest; its name in the namespace `wire`."""
         ip("tuntap", "add", name, "mode", "tap", netns=self.wire)
-        ip("link", "set", name, "master", self.bridge, "up", netns=self.wire)
+        ip("link", "set", name, "master", self.far_bridge, "up", netns=self.wire)
         return name
 
+    def unplug(self, port: str) -> None:
+        """Pull the cable of a host: `port` is the name it was plugged with. Both sides notice nothing."""
+        ip("link", "set", port, "nomaster", netns=self.wire)
 
-def remove_leftovers() -> None:
+    def replug(self, port: str, *, bridge: str = "") -> None:
+        """Put it back, on the peer's side unless told."""
+        ip("link", "set", port, "master", bridge or self.far_bridge, netns=self.wire)
+
+
+def write_setting(namespace: str, path: str, value: str) -> None:
+    """Write /proc/sys/`path` of a namespace."""
+    run(["sh", "-c", f"echo {value} > /proc/sys/{path}"], netns=namespace)
+
+
+def remove_leftovers(prefix: str = PREFIX) -> None:
     """Remove what an earlier run of the lab left behind (it was killed with SIGKILL, say)."""
     if NAMES.is_dir():
         for path in sorted(NAMES.iterdir()):
-            if path.name.startswith(PREFIX):
+            if path.name.startswith(prefix):
                 remove_namespace(path.name)
 
 

@@ -32,6 +32,7 @@ TOOLS = {
     "dockerd": "docker.io",
     "docker": "docker.io",
     "iptables": "iptables",
+    "nft": "nftables",
     "setpriv": "util-linux",
     "ping": "iputils-ping",
     "tar": "tar",

@@ -12,6 +12,7 @@ from .capture import Field, Packet, describe
 
 IKE_SA_INIT, IKE_AUTH, CREATE_CHILD_SA, INFORMATIONAL = 34, 35, 36, 37
 SA, AUTH, NOTIFY, DELETE, TSI, TSR = 33, 39, 41, 42, 44, 45
+SK, SKF = 46, 53
 NO_PROPOSAL_CHOSEN = 14
 TS_UNACCEPTABLE, INITIAL_CONTACT, USE_TRANSPORT_MODE, REKEY_SA = 38, 16384, 16391, 16393
 CHILDLESS_IKEV2_SUPPORTED = 16418
@@ -33,7 +34,7 @@ class Payload:
 
 @dataclass(frozen=True)
 class IkeMessage:
-    """One IKE message, decrypted."""
+    """One IKE message, decrypted; one that came in fragments (RFC 7383) is in the packet that completed it."""
 
     packet: Packet
     source: str
@@ -43,6 +44,8 @@ class IkeMessage:
     is_response: bool
     is_from_initiator: bool
     payloads: tuple[Payload, ...]
+    fragments: int = 1
+    """How many it came in."""
 
     @cached_property
     def notifies(self) -> set[int]:
@@ -188,32 +191,61 @@ class EspPacket:
 
 
 def ike_messages(packets: list[Packet]) -> list[IkeMessage]:
-    """All IKE messages, in the order of the capture."""
+    """All IKE messages, in the order of the capture. What is of a fragment alone is in `ike_fragments`."""
     messages = []
     for packet in packets:
         header = packet.layer("isakmp")
-        if header is None or "icmp" in packet.stack:  # an ICMP error quotes what it refuses
+        if header is None or is_error(packet):
             continue
+        inside = [
+            field
+            for field in header.walk()
+            if field.name == "isakmp.enc.contained" or _is_fragment_payload(field)
+        ]
         payloads = tuple(
             Payload(int(field.show), bytes.fromhex(field.value), field)
-            for level in (header, *(field for field in header.walk() if field.name == "isakmp.enc.contained"))
+            for level in (header, *inside)
             for field in level.inner
             if field.name == "isakmp.typepayload"
         )
+        fragments = header.number("isakmp.frag.total") or 1
+        if fragments > 1 and all(payload.type == SKF for payload in payloads):
+            continue
         flags = header.number("isakmp.flags") or 0
         messages.append(
             IkeMessage(
                 packet=packet,
-                source=_ends(packet)[0],
+                source=ends(packet)[0],
                 spi_i=header.first("isakmp.ispi").replace(":", ""),
                 exchange=header.number("isakmp.exchangetype") or 0,
                 message_id=header.number("isakmp.messageid") or 0,
                 is_response=bool(flags & 0x20),
                 is_from_initiator=bool(flags & 0x08),
                 payloads=payloads,
+                fragments=fragments,
             )
         )
     return messages
+
+
+def ike_fragments(packets: list[Packet]) -> list[tuple[Packet, int, int]]:
+    """Every packet with a fragment of an IKE message, its number from 1 and their total (RFC 7383)."""
+    found = []
+    for packet in packets:
+        header = packet.layer("isakmp")
+        if header is not None and not is_error(packet) and (total := header.number("isakmp.frag.total")):
+            found.append((packet, header.number("isakmp.frag.number") or 0, total))
+    return found
+
+
+def is_error(packet: Packet) -> bool:
+    """Whether it is an ICMP error: that quotes what it refuses."""
+    return "icmp" in packet.stack or "icmpv6" in packet.stack
+
+
+def _is_fragment_payload(field: Field) -> bool:
+    """Whether it is an Encrypted Fragment payload; the one that completes the message has all payloads in it."""
+    return field.name == "isakmp.typepayload" and field.show == str(SKF)
 
 
 def child_negotiations(packets: list[Packet]) -> list[ChildNegotiation]:
@@ -254,9 +286,9 @@ def esp_packets(packets: list[Packet]) -> list[EspPacket]:
     found = []
     for packet in packets:
         header = packet.layer("esp")
-        if header is None:
+        if header is None or {"icmp", "icmpv6"} & set(packet.stack[: packet.stack.index("esp")]):
             continue
-        source, destination = _ends(packet)
+        source, destination = ends(packet)
         found.append(
             EspPacket(
                 packet=packet,
@@ -292,7 +324,7 @@ def in_clear(packets: list[Packet]) -> list[Packet]:
     return found
 
 
-def _ends(packet: Packet) -> tuple[str, str]:
+def ends(packet: Packet) -> tuple[str, str]:
     """Source and destination of the outermost IP header."""
     outer = next((layer for layer in packet.layers if layer.name in ("ip", "ipv6")), None)
     return (outer.first(f"{outer.name}.src"), outer.first(f"{outer.name}.dst")) if outer else ("", "")

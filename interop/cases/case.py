@@ -13,7 +13,10 @@ from typing import Any
 
 from ..capture import Packet
 from ..containers import ContainerDaemon
+from ..networks import Network
 from ..packages import Root
+from ..processes import LabError
+from ..topologies import network
 from ..wire import (
     ChildNegotiation,
     EspPacket,
@@ -28,6 +31,7 @@ from ..wire import (
 
 OUR_ADDRESS, PEER_ADDRESS = "192.0.2.1", "192.0.2.2"
 ENDS = (OUR_ADDRESS, PEER_ADDRESS)
+IPV6_ENDS = ("2001:db8:c::1", "2001:db8:c::2")
 OUR_CUSTOMER = "10.1.0.1"
 PSK = "a secret of the interop lab, known to everybody"
 PINGS = 3
@@ -43,11 +47,25 @@ class UnsupportedError(Exception):
 
 @dataclass(frozen=True)
 class Lab:
-    """What a case gets: a folder to keep things in, one for sockets, and the container daemon."""
+    """What a case gets: a folder to keep things in, one for sockets, the container daemon, and networks.
+
+    `prefix` begins the names of all that is made for this case: another one may run beside it.
+    """
 
     folder: Path
     state: Path
-    daemon: ContainerDaemon
+    docker: ContainerDaemon | None
+    prefix: str
+
+    @property
+    def daemon(self) -> ContainerDaemon:
+        if self.docker is None:
+            raise LabError("this case did not say that it needs Docker")
+        return self.docker
+
+    def network(self, topology: str = "direct") -> Network:
+        """The network of a name in topologies.py; a context manager."""
+        return network(topology, self.prefix)
 
     @property
     def capture(self) -> Path:
@@ -106,6 +124,9 @@ class Case(ABC):
     role: str
     roots: tuple[Root, ...]
     """The root file systems that its peer runs from."""
+    needs_docker = True
+    topology = "direct"
+    """What lies between us and the peer: a name in topologies.py."""
 
     @property
     def claim(self) -> str:

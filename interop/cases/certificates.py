@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..capture import Capture
-from ..networks import Network
 from ..peers.container import SwanContainer
 from ..peers.mplsec import Mplsec
 from ..peers.strongswan import Connection
@@ -75,7 +74,7 @@ class CertificateCase(IpTunnelCase):
         middle = certify("Middle", "p384", root, is_ca=True)
         ours, theirs = certify("pe1.example", self.ours, middle), certify("pe2.example", self.theirs, root)
         with ExitStack() as stack:
-            network = stack.enter_context(Network())
+            network = stack.enter_context(lab.network(self.topology))
             front_door, red = network.host("pe1", f"{OUR_ADDRESS}/24"), network.namespace("red")
             container = SwanContainer(lab.daemon, network, folder=lab.folder / "pe2", suite=self.suite)
             stack.enter_context(container)

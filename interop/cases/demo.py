@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from ..capture import Capture
-from ..networks import Network
 from ..peers.mplsec import COMMAND
 from ..processes import run
 from ..wire import CREATE_CHILD_SA, MPLS_IN_IP, TSI, TSR
@@ -30,10 +29,11 @@ class Demo(Case):
     peer = "tshark"
     role = "initiator"
     roots = ()
+    needs_docker = False
 
     def drive(self, lab: Lab) -> dict[str, Any]:
         keys = lab.folder / "demo-keys"
-        with Network() as network:
+        with lab.network(self.topology) as network:
             host = network.namespace("demo")
             with Capture(lab.capture, netns=host, interface="lo"):
                 capture = lab.folder / "own.pcapng"

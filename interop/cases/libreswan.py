@@ -13,7 +13,6 @@ from typing import Any
 from ..capture import Capture
 from ..containers import Container
 from ..keys import KeyTables
-from ..networks import Network
 from ..packages import kernel_root, libreswan_root
 from ..peers.libreswan import Conn, Libreswan
 from ..peers.linux_pe import LinuxPe, received
@@ -53,7 +52,7 @@ class LibreswanPe(LinuxPeCase):
 
     def drive(self, lab: Lab) -> dict[str, Any]:
         with ExitStack() as stack:
-            network = stack.enter_context(Network())
+            network = stack.enter_context(lab.network(self.topology))
             front_door, red = network.host("pe1", f"{OUR_ADDRESS}/24"), network.namespace("red")
             linux = LinuxPe(
                 network,
@@ -147,11 +146,11 @@ accept = ["10.2.0.0/24"]
 
     def drive(self, lab: Lab) -> dict[str, Any]:
         with ExitStack() as stack:
-            network = stack.enter_context(Network())
+            network = stack.enter_context(lab.network(self.topology))
             front_door, red = network.host("pe1", f"{OUR_ADDRESS}/24"), network.namespace("red")
             container = Container(
                 lab.daemon,
-                "libreswan",
+                f"{lab.prefix}libreswan",
                 root=libreswan_root(),
                 share=lab.folder / "pe2",
                 command=["sleep", "infinity"],

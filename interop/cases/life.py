@@ -38,6 +38,7 @@ class LifeCase(Case):
     def __init__(self, base: LinuxPeCase | IpTunnelCase) -> None:
         self.base = base
         self.role, self.peer, self.roots = base.role, base.peer, base.roots
+        self.needs_docker, self.topology = base.needs_docker, base.topology
         is_guest = isinstance(base, LinuxPeCase)
         self.customer = GUEST_CUSTOMER if is_guest else PEER_CUSTOMER
         self.name = f"{'linux-pe' if is_guest else 'strongswan'}-{self.what}-{self.role}"

@@ -19,6 +19,7 @@ from ..peers.strongswan import Child, Connection
 from ..wire import ESP, GRE, GRE_MPLS, MPLS_IN_IP
 from .case import (
     ENDS,
+    IPV6_ENDS,
     OUR_ADDRESS,
     OUR_CUSTOMER,
     PSK,
@@ -42,6 +43,7 @@ class LinuxPeCase(Case):
 
     peer = "linux-pe"
     roots: tuple[Root, ...] = (kernel_root(),)
+    needs_docker = False
     ends = ENDS
     """Our address and the peer's."""
     our_child = their_child = "mpls"
@@ -94,7 +96,7 @@ labels = {{ local = {OUR_LABEL}, peer = {PEER_LABEL}, routes = ["10.2.0.0/24"] }
     @contextmanager
     def running(self, lab: Lab) -> Iterator[Running[LinuxPe]]:
         with ExitStack() as stack:
-            network = stack.enter_context(Network())
+            network = stack.enter_context(lab.network(self.topology))
             front_door, red = self.front_door(network), network.namespace("red")
             linux = self.machine(network, lab)
             stack.enter_context(linux)
@@ -176,7 +178,8 @@ labels = {{ local = {OUR_LABEL}, peer = {PEER_LABEL}, routes = ["10.2.0.0/24"] }
 class LinuxPeOverIpv6(LinuxPeCase):
     """The same between IPv6 addresses: MPLS as next header 137 of IPv6."""
 
-    ends = ("2001:db8:c::1", "2001:db8:c::2")
+    ends = IPV6_ENDS
+    topology = "ipv6"
 
     def __init__(self, role: str) -> None:
         super().__init__("mpls-in-ip", False, role)
@@ -184,9 +187,7 @@ class LinuxPeOverIpv6(LinuxPeCase):
         self.feature = "mpls-in-ip in transport mode, raw ESP, over IPv6"
 
     def front_door(self, network: Network) -> str:
-        namespace = super().front_door(network)
-        network.add_ipv6(namespace, f"{self.ends[0]}/64")
-        return namespace
+        return network.host("pe1", f"{OUR_ADDRESS}/24", f"{self.ends[0]}/64")
 
     def machine(self, network: Network, lab: Lab) -> LinuxPe:
         linux = super().machine(network, lab)

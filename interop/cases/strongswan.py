@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 from ..capture import Capture
-from ..networks import Network
 from ..packages import strongswan_root
 from ..peers.container import SwanContainer
 from ..peers.mplsec import Mplsec
@@ -121,7 +120,7 @@ start = "{self.start}"
     @contextmanager
     def running(self, lab: Lab) -> Iterator[Running[SwanContainer]]:
         with ExitStack() as stack:
-            network = stack.enter_context(Network())
+            network = stack.enter_context(lab.network(self.topology))
             front_door, red = network.host("pe1", f"{OUR_ADDRESS}/24"), network.namespace("red")
             container = SwanContainer(lab.daemon, network, folder=lab.folder / "pe2", suite=self.suite)
             stack.enter_context(container)

@@ -23,12 +23,12 @@ PLUGINS = (
 
 
 class SwanContainer(Container):
-    """strongSwan of a Debian suite at 192.0.2.2.
+    """strongSwan of a Debian suite at 192.0.2.2, and 2001:db8:c::2 where the network has IPv6.
 
     On its loopback: the customer 10.2.0.1, and 10.255.0.2, where MPLS-in-IP inside the IPsec tunnel ends.
     """
 
-    address = "192.0.2.2"
+    address, address_ipv6 = "192.0.2.2", "2001:db8:c::2"
     customer = "10.2.0.1"
     tunnel_end = "10.255.0.2"
 
@@ -36,14 +36,15 @@ class SwanContainer(Container):
         self._network = network
         super().__init__(
             daemon,
-            f"swan-{suite}",
+            f"{network.prefix}swan-{suite}",
             root=strongswan_root(suite),
             share=folder,
             command=["sleep", "infinity"],
         )
         try:
             namespace = network.adopt(f"swan-{suite}", self.pid)
-            network.plug(namespace, "swan", f"{self.address}/24")
+            addresses = [f"{self.address}/24", *([f"{self.address_ipv6}/64"] if network.has_ipv6 else [])]
+            network.plug(namespace, "swan", *addresses)
             self.sh(f"ip addr add {self.customer}/24 dev lo; ip addr add {self.tunnel_end}/32 dev lo")
         except BaseException:
             self.__exit__()

@@ -5,12 +5,14 @@ Must not know: what is inside.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from endpoint.control import ControlError, call
 
 from ..keys import KeyTables
 from ..processes import Background, LabError, run, tail_of, wait_until
@@ -49,10 +51,12 @@ class Mplsec:
 
         def is_up() -> bool:
             self._process.require_running()
-            return self._run("status", "--json", check=False).returncode == 0
+            with contextlib.suppress(LabError):
+                return bool(self.status())
+            return False
 
         try:
-            wait_until(is_up, "mplsec answering on its control socket", timeout_s=20, every_s=0.1)
+            wait_until(is_up, "mplsec answering on its control socket", timeout_s=20, every_s=0.05)
         except BaseException:
             self._process.stop()
             raise
@@ -100,9 +104,12 @@ class Mplsec:
         """The IKE SAs, as `mplsec status` tells them."""
         return [session for peer in self.status()["peers"] for session in peer["sessions"]]
 
-    def status(self) -> Any:
-        """`mplsec status --json`."""
-        return json.loads(self._command("status", "--json"))
+    def status(self) -> dict[str, Any]:
+        """What `mplsec status --json` prints, without the start of a program."""
+        try:
+            return call(self._control, "status", {})
+        except ControlError as error:
+            raise LabError(str(error)) from error
 
     def keys(self) -> KeyTables:
         """What it wrote for Wireshark, every run of it."""
