@@ -20,7 +20,7 @@ types: $(VENV)/.dev
 	@$(BIN)/mypy
 
 interop: $(VENV)/.dev
-	@$(BIN)/python -m interop
+	@$(BIN)/python -m interop $(if $(ONLY),--only '$(ONLY)')
 
 # As root; figures of one machine and one run: quote the ratios.
 bench: $(VENV)/.dev

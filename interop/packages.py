@@ -56,7 +56,7 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"waiting for another run of the lab on this machine ({path})", flush=True)
+            print(f"waiting for {path.name}: another run, or the other lane, has it", flush=True)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

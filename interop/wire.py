@@ -112,6 +112,12 @@ class ChildNegotiation:
         return USE_TRANSPORT_MODE in self.request.notifies & self.response.notifies
 
     @property
+    def has_esn(self) -> bool:
+        """Whether extended sequence numbers were agreed."""
+        payload = self.response.payload(SA)
+        return payload is not None and [int(one, 0) for one in payload.field.all("isakmp.tf.id.esn")] == [1]
+
+    @property
     def is_rekey(self) -> bool:
         return REKEY_SA in self.request.notifies
 

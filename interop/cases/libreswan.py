@@ -40,6 +40,7 @@ class LibreswanPe(LinuxPeCase):
     """MPLS-in-IP in transport mode with extended sequence numbers."""
 
     peer = "linux-pe-libreswan"
+    has_esn = True
     roots = (kernel_root(), libreswan_root())
 
     def __init__(self, role: str) -> None:

@@ -47,6 +47,7 @@ class LinuxPeCase(Case):
     ends = ENDS
     """Our address and the peer's."""
     our_child = their_child = "mpls"
+    has_esn = False
     start = "none"
     more_settings = ""
     """Lines of our [[peer]] beyond those that all these cases share."""
@@ -147,6 +148,7 @@ labels = {{ local = {OUR_LABEL}, peer = {PEER_LABEL}, routes = ["10.2.0.0/24"] }
         require(accepted, "no child was negotiated")
         for child in accepted:
             require(child.is_transport, "USE_TRANSPORT_MODE was not agreed")
+            require(child.has_esn == self.has_esn, f"extended sequence numbers: {child.has_esn}")
             require(child.protocols == {self.protocol}, f"the selectors name the protocols {child.protocols}")
         for packet in evidence.esp:
             require(packet.is_udp_encapsulated == self.is_udp, f"UDP encapsulation is not as asked: {packet}")
