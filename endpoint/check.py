@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from endpoint.config import ANY_ADDRESS, Config, LifetimeConfig, PeerConfig, PeerVrfConfig, Problem, Udp
+from endpoint.pool import Pool
 from endpoint.tables import build_crypto_map
 from esp.transforms import Transform, transform_for
 from ike.numbers import TransformType
@@ -60,6 +61,8 @@ class CheckReport:
     """Attachments whose fixed MTU is more than a peer of their VRF can carry, each a sentence."""
     lifetimes: tuple[tuple[str, LifetimeConfig], ...]
     """Of each peer's SAs."""
+    pools: tuple[str, ...]
+    """Each a sentence."""
 
 
 def check_report(config: Config) -> CheckReport:
@@ -72,6 +75,7 @@ def check_report(config: Config) -> CheckReport:
         budgets,
         tuple(_too_large(config, budgets)),
         tuple((peer.name, peer.lifetime) for peer in config.peers),
+        tuple(_pools(config)),
     )
 
 
@@ -91,6 +95,8 @@ def render_check(config: Config) -> str:
             "Lifetimes: an SA is rekeyed at the first, up to a tenth earlier, and ended at the second"
         )
         console.print(_lifetime_table(report.lifetimes))
+    for sentence in report.pools:
+        console.print(sentence, soft_wrap=True)
     for (peer, columns), serves in _budget_groups(report.budgets).items():
         esp = ", ".join(dict.fromkeys(text for _, text, _ in columns))
         console.print(f"MTU budget toward {peer} for {', '.join(serves)} ({esp})", soft_wrap=True)
@@ -173,6 +179,14 @@ def _crypto_map_table(rows: Iterable[Row]) -> Table:
     for row in rows:
         table.add_row(str(row.number), *(Text(text) for text in (row.name, row.match, row.action, row.note)))
     return table
+
+
+def _pools(config: Config) -> Iterator[str]:
+    for pool in config.pools:
+        sizes = (f"{size} IPv{version}" for version, (_, size) in Pool(pool).usage().items())
+        peers = ", ".join(peer.name for peer in config.peers if peer.pool == pool.name) or "nobody"
+        fixed = f", fixed for {', '.join(identity for identity, _ in pool.fixed)}" if pool.fixed else ""
+        yield f"Pool {pool.name}: {' and '.join(sizes)} addresses for {peers}{fixed}"
 
 
 def _lifetime_table(rows: Iterable[tuple[str, LifetimeConfig]]) -> Table:

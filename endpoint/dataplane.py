@@ -115,7 +115,7 @@ class DataPlane:
         self.observe: Callable[[Child, Received, Delivery | Drop], None] | None = None
         self._outbound, self._labels, self._children = outbound, labels, children
         self._underlay, self._owner, self._deliver = underlay, owner, deliver
-        self._vrf_of = {one.name: vrf for vrf in outbound.vrfs.values() for one in vrf.attachments}
+        self._vrf_of = {one.name: vrf.name for vrf in outbound.vrfs.values() for one in vrf.attachments}
         sides = [one for vrf in outbound.vrfs.values() for one in vrf.attachments]
         self._labelled = {one.name: one for one in sides if one.labels is not Labels.NONE}
         self._waiting: dict[tuple[str, Serves], deque[_Waiting]] = {}
@@ -266,7 +266,7 @@ class DataPlane:
 
     def _deliver_locally(self, bypassed: Bypassed) -> None:
         """A rule lets the packet pass without ESP: it stays in its VRF, nothing of it reaches the underlay."""
-        vrf = self._vrf_of.get(bypassed.attachment or "")
+        vrf = self._outbound.vrfs.get(self._vrf_of.get(bypassed.attachment or "", ""))
         target = vrf.attachment_for(_destination(bypassed.packet)) if vrf is not None else None
         if target is None or target == bypassed.attachment:
             self.drops[DropReason.NO_ROUTE] += 1

@@ -13,6 +13,7 @@ from ike import (
     ChildSaClosed,
     ChildSaEstablished,
     ChildSaFailed,
+    Configuration,
     Event,
     FailureReason,
     IkeSaClosed,
@@ -59,7 +60,8 @@ def describe(event: Event, plans: Mapping[str, PeerPlan]) -> tuple[int, str]:
             return logging.INFO, (
                 f"peer {event.connection}: IKE SA {_pair(event.spi_i, event.spi_r)} established as {role} with"
                 f" {event.peer_id.text()} on {event.path}, {format_proposal(event.proposal)},"
-                f" {selectors} selectors{', authenticated again' if event.replaces is not None else ''}"
+                f" {selectors} selectors{_given('our', event.assigned)}{_given('its', event.leased)}"
+                f"{', authenticated again' if event.replaces is not None else ''}"
             )
         case IkeSaRekeyed():
             old = _pair(event.old_spi_i, event.old_spi_r)
@@ -110,6 +112,11 @@ def describe(event: Event, plans: Mapping[str, PeerPlan]) -> tuple[int, str]:
         case PeerAddressChanged():
             return logging.INFO, f"the peer's address is now {event.path}"
     return logging.DEBUG, ""
+
+
+def _given(whose: str, configuration: Configuration | None) -> str:
+    addresses = " ".join(str(address) for address in configuration.addresses) if configuration else ""
+    return f", {whose} address {addresses}" if addresses else ""
 
 
 def _child_remedy(notify_type: int | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 
 from mpls.ip import Echo
 
@@ -37,6 +37,7 @@ class MemoryHost:
 
     def __init__(self, addresses: tuple[str, ...], send: Callable[[bytes], None]) -> None:
         self._interfaces = tuple(ip_interface(address) for address in addresses)
+        self._own: set[str] = set()
         self._send = send
         self.pongs: deque[Pong] = deque(maxlen=self.KEPT_PONGS)
         self.packets: deque[bytes] = deque(maxlen=self.KEPT_PACKETS)
@@ -44,10 +45,14 @@ class MemoryHost:
     def has(self, address: str) -> bool:
         """Whether the address is this host's."""
         one = ip_address(address)
-        return any(
+        return address in self._own or any(
             one.version == interface.version and one in interface.network and one != interface.ip
             for interface in self._interfaces
         )
+
+    def change_address(self, command: str, address: IPv4Interface | IPv6Interface) -> None:
+        """Command "add" or "del" for an address of the host's own, which the attachment got from a peer."""
+        (self._own.add if command == "add" else self._own.discard)(str(address.ip))
 
     def receive(self, packet: bytes) -> None:
         """A packet that the PE delivers."""

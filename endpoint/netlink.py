@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from ipaddress import IPv4Network, IPv6Network, ip_interface
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_interface
 from typing import Any, TypeAlias, TypeVar
 
 from pyroute2 import IPRoute
@@ -78,6 +78,20 @@ class Device:
     def change_route(self, command: str, prefix: Prefix) -> None:
         """Command "add" or "del" for one route, tagged ours; NetlinkError. Only in the device's thread."""
         self._netlink.route(command, dst=str(prefix), oif=self._index, proto=ROUTE_PROTOCOL)
+
+    def change_address(self, command: str, address: IPv4Interface | IPv6Interface) -> None:
+        """Command "add" or "del" for one address, in the background; a refusal is said in the log."""
+        self._thread.submit(lambda: self._change_address(command, address))
+
+    def _change_address(self, command: str, address: IPv4Interface | IPv6Interface) -> None:
+        if self.is_closing:
+            return
+        try:
+            self._netlink.addr(
+                command, index=self._index, address=str(address.ip), prefixlen=address.network.prefixlen
+            )
+        except NetlinkError as error:
+            _log.warning("device %s: %s address %s refused: %s", self.name, command, address, _reason(error))
 
     def _find(self) -> None:
         self._netlink = IPRoute(ext_ack=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Protocol
 
+from endpoint.addresses import Addresses
 from endpoint.children import Child, ChildTable, install
 from endpoint.config import Config, Selectors, Start
 from endpoint.dataplane import DataPlane, EspArrival, Underlay
@@ -53,6 +54,7 @@ from mpls.binding_table import RouteAdded, RouteChange
 from mpls.bindings import Prefix
 from mpls.capability import LABEL_BINDING, LABEL_STATUS, Capability, CapabilityError
 from mpls.drops import DropReason
+from mpls.vrf import Interface
 
 __all__ = ["Node", "NodeUnderlay", "Observers"]
 
@@ -79,6 +81,8 @@ class Observers:
     child: Callable[[Child], None] | None = None
     route: Callable[[str, Prefix, bool], None] | None = None
     """(VRF, prefix, whether it is there): what peers serve, for the attachments' routing tables."""
+    address: Callable[[str, Interface, bool], None] | None = None
+    """(attachment, address, whether it is there): what peers have given us."""
 
 
 class Node:
@@ -104,6 +108,7 @@ class Node:
             entropy=entropy,
             registry=selector_registry(),
             informational=self._on_informational,
+            configure=lambda request: self.addresses.lease(request),
             key_log=observers.ike_keys,
             trace=observers.trace,
         )
@@ -127,6 +132,7 @@ class Node:
         self.space, self.table, self.outbound = tables.space, tables.table, tables.outbound
         self._route_users: dict[tuple[str, Prefix], set[tuple[str, object]]] = {}
         self.dataplane = DataPlane(self.outbound, self.space, self.children, underlay, self, deliver)
+        self.addresses = Addresses(config, self.table, self.outbound, self._set_route, self._set_address)
         for plan in self.plans.values():
             for vrf, prefix in _routes_from_the_start(plan):
                 self._use_route(vrf, prefix, (plan.peer.name, "start"), is_there=True)
@@ -404,6 +410,7 @@ class Node:
         peer, session = event.connection, event.session
         plan = self.plans[peer]
         self._sessions[session] = peer
+        self.addresses.on_established(event)
         capability = _capability(event.extension_data)
         is_native = event.extension_data is not None
         if is_native:
@@ -449,6 +456,7 @@ class Node:
             self.engine.delete_ike_sa(session, now)
 
     def _on_session_gone(self, event: IkeSaFailed | IkeSaClosed, now: float) -> None:
+        self.addresses.on_gone(event.session)
         peer = self._sessions.pop(event.session, None)
         exchange = self.labels.pop(event.session, None)
         if exchange is not None:
@@ -465,7 +473,11 @@ class Node:
                 self._install_static(self.plans[peer], is_there=False)
         if self.starter.peers[peer].session != event.session or self._adopt_another(peer, now):
             return
-        refused = event.reason in (FailureReason.AUTHENTICATION_FAILED, CloseReason.AUTHENTICATION_FAILED)
+        refused = event.reason in (
+            FailureReason.AUTHENTICATION_FAILED,
+            FailureReason.NO_ADDRESS,
+            CloseReason.AUTHENTICATION_FAILED,
+        )
         self.starter.on_gone(peer, event.session, now, failed=isinstance(event, IkeSaFailed), refused=refused)
         if isinstance(event, IkeSaFailed):
             self.dataplane.drop_waiting(peer, DropReason.NO_CHILD)
@@ -612,6 +624,13 @@ class Node:
             self._use_route(change.vrf, change.prefix, user, is_there=is_there)
         if is_there:
             self.dataplane.flush_waiting(peer, (change.vrf, change.label_class), self._now)
+
+    def _set_route(self, vrf: str, prefix: Prefix, user: tuple[str, object], is_there: bool) -> None:
+        self._use_route(vrf, prefix, user, is_there=is_there)
+
+    def _set_address(self, attachment: str, address: Interface, is_there: bool) -> None:
+        if self._observers.address is not None:
+            self._observers.address(attachment, address, is_there)
 
     def _use_route(self, vrf: str, prefix: Prefix, user: tuple[str, object], *, is_there: bool) -> None:
         """Tell the observer when the first user of a prefix comes and when the last one goes."""

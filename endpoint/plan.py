@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from endpoint.config import (
@@ -72,6 +73,8 @@ EXTENSION_NAME: Final = "mpls-vrf"
 MAX_BINDINGS: Final = 65536
 """Labels plus prefixes that we take from one peer, and announce that we take."""
 BINDINGS_PER_MESSAGE: Final = 1000
+
+ANY_OF_EACH_FAMILY: Final = (IPv4Address(0), IPv6Address(0))
 
 Serves = tuple[str, ClassId]
 """A VRF's name and a class."""
@@ -183,6 +186,8 @@ def _plan_peer(config: Config, peer: PeerConfig, wall_clock: Callable[[], float]
         ike_hard_s=peer.lifetime.ike_hard_s,
         reauth_s=peer.lifetime.reauth_s,
         max_children=max(16, 4 * len(children)),
+        request_addresses=ANY_OF_EACH_FAMILY if peer.virtual_ip else (),
+        assigns_addresses=peer.pool is not None,
     )
     return PeerPlan(peer, connection, tuple(children))
 
@@ -310,6 +315,11 @@ def _ip_children(config: Config, peer: PeerConfig) -> Iterator[ChildPlan]:
         else:
             prefixes = (EVERYTHING, EVERYTHING) if granted.route_based else (vrf.announce, granted.accept)
             local, remote = (tuple(map(AddressSelector.from_network, side)) for side in prefixes)
+        # An end that gets its address from the other has that alone.
+        if peer.virtual_ip:
+            local = (DynamicSelector(),)
+        if peer.pool is not None:
+            remote = (DynamicSelector(),)
         policy = TrafficPolicy(local, remote)
         child = _child(peer, granted.name, policy)
         yield ChildPlan(granted.name, tuple(_pairs(granted)), False, None, child)

@@ -27,6 +27,7 @@ from endpoint.status import snapshot
 from endpoint.tun import Tun
 from ike import LocalError
 from mpls.bindings import Prefix
+from mpls.vrf import Interface
 
 __all__ = ["Service", "run_endpoint"]
 
@@ -91,7 +92,9 @@ class Service:
             capture=capture,
             state_dir=self.config.endpoint.state_dir,
             observers=Observers(
-                trace=lambda record: _log.debug("%s %s", record.path, record.summary), route=self._route
+                trace=lambda record: _log.debug("%s %s", record.path, record.summary),
+                route=self._route,
+                address=self._address,
             ),
         )
         drops = self.runtime.node.dataplane.drops
@@ -144,6 +147,12 @@ class Service:
                 tun.routes.add(prefix)
             else:
                 tun.routes.remove(prefix)
+
+    def _address(self, attachment: str, address: Interface, is_there: bool) -> None:
+        if attachment in self._tuns:
+            self._tuns[attachment].change_address("add" if is_there else "del", address)
+        elif attachment in self._hosts:
+            self._hosts[attachment].change_address("add" if is_there else "del", address)
 
     async def shut_down(self) -> None:
         """Say goodbye to the peers."""

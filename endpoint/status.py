@@ -14,6 +14,7 @@ from rich.table import Table
 from endpoint.children import Child
 from endpoint.node import Node
 from esp.sa import UNLIMITED
+from ike import Configuration
 from ike.numbers import NotifyType, name_of
 from ike.proposals import format_proposal
 
@@ -30,6 +31,16 @@ def snapshot(node: Node, now: float, socket_drops: dict[str, int]) -> dict[str, 
             {"peer": node.session_peer(session), "vrf": vrf, "class": label_class, "label": label}
             for session, exchange in node.labels.items()
             for vrf, label_class, label in exchange.labels_given()
+        ],
+        "pools": [
+            {
+                "name": name,
+                "families": {
+                    f"ipv{version}": {"in_use": in_use, "size": size}
+                    for version, (in_use, size) in pool.usage().items()
+                },
+            }
+            for name, pool in node.addresses.pools.items()
         ],
         "routes": [
             {
@@ -70,6 +81,8 @@ def _peer(node: Node, name: str, now: float) -> dict[str, Any]:
                 "path": str(one.path),
                 "proposal": format_proposal(one.proposal) if one.proposal else None,
                 "native": one.extension_data is not None,
+                "assigned": _configuration(one.assigned),
+                "leased": _configuration(one.leased),
                 "age_s": None if one.established_at is None else round(now - one.established_at, 1),
                 "rekey_in_s": _until(one.rekey_at, now),
                 "expires_in_s": _until(one.expires_at, now),
@@ -128,6 +141,14 @@ def _remaining(child: Child, rekey_at: float | None, expires_at: float | None, n
     }
 
 
+def _configuration(one: Configuration | None) -> dict[str, list[str]] | None:
+    """What one end has given the other."""
+    if one is None:
+        return None
+    fields = {"addresses": one.addresses, "dns": one.dns, "domains": one.domains, "subnets": one.subnets}
+    return {name: [str(value) for value in values] for name, values in fields.items()}
+
+
 def _until(at: float | None, now: float) -> float | None:
     return None if at is None else round(max(0.0, at - now), 1)
 
@@ -139,6 +160,14 @@ def _left(end: int, count: int) -> int | None:
 def _reason(notify_type: int | None, detail: str) -> str:
     name = "" if notify_type is None else name_of(NotifyType, notify_type)
     return " ".join(filter(None, (name, f"({detail})" if name and detail else detail)))
+
+
+def _given(session: dict[str, Any]) -> str:
+    texts = []
+    for key, words in (("assigned", "our address"), ("leased", "its address")):
+        if session[key] is not None:
+            texts.append(f", {words} {' '.join(session[key]['addresses'])}")
+    return "".join(texts)
 
 
 def render_status(document: dict[str, Any]) -> str:
@@ -153,6 +182,7 @@ def render_status(document: dict[str, Any]) -> str:
             console.print(
                 f"  IKE SA {session['spi_i']}_i {session['spi_r']}_r {session['state']} as {session['role']},"
                 f" {session['path']}, {session['proposal']}{', native' if session['native'] else ''}"
+                + _given(session)
                 + ("" if session["rekey_in_s"] is None else f", rekey in {session['rekey_in_s']:.0f} s")
             )
         if peer["children"]:

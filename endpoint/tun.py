@@ -15,6 +15,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from ipaddress import IPv4Interface, IPv6Interface
 from typing import TypeAlias
 
 from endpoint.errors import SetupError
@@ -89,6 +90,10 @@ class Tun:
     def set_mtu(self, mtu: int) -> None:
         """Change the MTU, in octets."""
         self._device.set_mtu(mtu)
+
+    def change_address(self, command: str, address: IPv4Interface | IPv6Interface) -> None:
+        """Command "add" or "del", in the background; what the kernel refuses is said in the log."""
+        self._device.change_address(command, address)
 
     def write(self, packet: bytes) -> None:
         """Hand one IP packet to the customer side; never blocks, what is refused is counted."""

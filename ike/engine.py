@@ -156,6 +156,8 @@ class IkeEngine:
         if found := self._established(session):
             if child not in {config.name for config in found.usable_children}:
                 raise LocalError(f"no child {child} on this IKE SA of {found.name}")
+            if found.needs_lease:
+                raise LocalError(f"{found.name} has not asked for an address that the child could be for")
             found.queue(CreateChildSa(child, trigger))
             found.pump(now)
 

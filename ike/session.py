@@ -95,6 +95,11 @@ class Session:
         return tuple(child for child in self.connection.children if child.extension == wanted)
 
     @property
+    def needs_lease(self) -> bool:
+        """Whether its children wait for the peer to ask for an address (RFC 7296 2.19)."""
+        return self.connection is not None and self.connection.assigns_addresses and self.leased is None
+
+    @property
     def ends(self) -> Ends:
         """What the DynamicSelectors of its children stand for."""
         return Ends.of(self.current.path, self.assigned, self.leased)

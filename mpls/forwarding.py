@@ -29,7 +29,7 @@ from mpls.ip import IpHeader, PlainHeader
 from mpls.label_space import LabelOwner, LabelSpace
 from mpls.labels import ENTRY_OCTETS, FIRST_ORDINARY_LABEL, MAX_ENTRIES, LabelEntry, LabelStack, SpecialLabel
 from mpls.routes import PIPE_TTL, ForwardingTable, Route
-from mpls.vrf import Labels, Urpf, Vrf
+from mpls.vrf import Interface, Labels, Urpf, Vrf
 
 __all__ = [
     "AddressMatch",
@@ -153,6 +153,14 @@ class Outbound:
             action = rule.action
             if isinstance(action, Protect) and (action.vrf, action.label_class) not in self._classes:
                 raise ValueError(f"rule {rule.name}: no class {action.label_class} in VRF {action.vrf}")
+
+    def assign(self, vrf: str, attachment: str, addresses: tuple[Interface, ...]) -> None:
+        """From now on the PE has these addresses on the attachment. KeyError for a VRF that there is not."""
+        old = self.vrfs[vrf]
+        sides = (replace(a, addresses=addresses) if a.name == attachment else a for a in old.attachments)
+        new = self.vrfs[vrf] = replace(old, attachments=tuple(sides))
+        self._vrf_of |= {a.name: new for a in new.attachments}
+        self._ways = FlowCache()
 
     def forward(self, attachment: str, packet: bytes) -> Labelled | Bypassed | Drop:
         """An IP packet that came in by an attachment (KeyError for one that no VRF has)."""

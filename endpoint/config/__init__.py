@@ -32,6 +32,7 @@ from endpoint.config.model import (
     PeerAuthConfig,
     PeerConfig,
     PeerVrfConfig,
+    PoolConfig,
     PskAuthConfig,
     RawKeysConfig,
     Selectors,
@@ -41,9 +42,11 @@ from endpoint.config.model import (
     VrfConfig,
 )
 from endpoint.config.peer_checks import check_peers
+from endpoint.config.pool_checks import check_pools
 from endpoint.config.problems import ConfigError, Problem, Report
 from endpoint.config.read import read_class, read_endpoint, read_vrf
 from endpoint.config.read_peer import read_peer
+from endpoint.config.read_pool import read_pool
 from endpoint.config.rules import read_rule
 from endpoint.config.secret import SecretSource, secrets_beside, secrets_from
 from endpoint.config.table import Table
@@ -71,6 +74,7 @@ __all__ = [
     "PeerAuthConfig",
     "PeerConfig",
     "PeerVrfConfig",
+    "PoolConfig",
     "Problem",
     "PskAuthConfig",
     "RawKeysConfig",
@@ -124,10 +128,11 @@ def _parse(text: str, file: str, secrets: SecretSource) -> Config:
     vrfs = tuple(read_vrf(table) for table in root.tables("vrf", "[[vrf]]"))
     vrf_by_name = {vrf.name: vrf for vrf in vrfs if vrf.name}
     peers = tuple(read_peer(table, vrf_by_name, secrets) for table in root.tables("peer", "[[peer]]"))
-    config = Config(file, endpoint, vrfs, classes, peers)
+    pools = tuple(read_pool(table) for table in root.tables("pool", "[[pool]]"))
+    config = Config(file, endpoint, vrfs, classes, peers, pools)
     rules = tuple(read_rule(table, config) for table in root.tables("crypto_map", "[[crypto_map]]"))
     root.close()
-    for check in (check_names, check_attachments, check_classes, check_peers, check_auth):
+    for check in (check_names, check_attachments, check_classes, check_peers, check_auth, check_pools):
         check(config, report)
     check_validity(config, report, time.time())
     if report.problems:

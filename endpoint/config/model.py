@@ -9,7 +9,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from endpoint.config.problems import Problem
-from endpoint.config.values import Prefix
+from endpoint.config.values import Address, AddressRange, Prefix
 from ike.config import Mode
 from ike.crypto.signatures import PrivateKey, PublicKey
 from ike.identities import IdentityPattern, parse_peer_name
@@ -253,10 +253,28 @@ class LifetimeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """`[[pool]]`: what peers get that ask for an address (RFC 7296 2.19).
+
+    `fixed`: (identity, its addresses); nobody else gets those. `netmask`: tell the peer the prefix that its address
+    is from, so that it takes all of it for reachable.
+    """
+
+    name: str
+    ranges: tuple[AddressRange, ...]
+    fixed: tuple[tuple[str, tuple[Address, ...]], ...] = ()
+    dns: tuple[Address, ...] = ()
+    domains: tuple[str, ...] = ()
+    subnets: tuple[Prefix, ...] = ()
+    netmask: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class PeerConfig:
     """`[[peer]]`. `addresses` is ("any",) for one that we only answer; `port` is where IKE starts.
 
-    `peer_auth`: what the peer may prove itself by; empty: the secret that is ours, too.
+    `peer_auth`: what the peer may prove itself by; empty: the secret that is ours, too. With `pool` or `virtual_ip`
+    the child is for the address that one end gets from the other.
     """
 
     name: str
@@ -282,6 +300,8 @@ class PeerConfig:
     lifetime: LifetimeConfig = LifetimeConfig()
     liveness_s: float | None = DEFAULT_LIVENESS_S
     peer_auth: tuple[PeerAuthConfig, ...] = ()
+    pool: str | None = None  # the peer asks us for its address
+    virtual_ip: bool = False  # we ask the peer for ours
 
     @property
     def proofs(self) -> tuple[PeerAuthConfig, ...]:
@@ -315,6 +335,7 @@ class Config:
     vrfs: tuple[VrfConfig, ...]
     classes: tuple[LabelClass, ...]
     peers: tuple[PeerConfig, ...]
+    pools: tuple[PoolConfig, ...] = ()
     crypto_map: tuple[Rule, ...] = ()
     warnings: tuple[Problem, ...] = ()
 

@@ -116,7 +116,8 @@ def _check_peer_vrf(config: Config, report: Report, peer: PeerConfig, vrf: PeerV
     if peer.encapsulation is Encapsulation.NONE:
         # In transport mode and with route_based the prefixes are no selectors.
         needs_announce = ours is not None and peer.mode is Mode.TUNNEL and not vrf.route_based
-        _check_plain_ip(report, vrf, announce, path, needs_announce=needs_announce)
+        needs_announce = needs_announce and not peer.virtual_ip
+        _check_plain_ip(report, peer, vrf, announce, path, needs_announce=needs_announce)
         return
     if peer.selectors is Selectors.NATIVE:
         if vrf.addresses:
@@ -140,13 +141,22 @@ def _check_peer_vrf(config: Config, report: Report, peer: PeerConfig, vrf: PeerV
 
 
 def _check_plain_ip(
-    report: Report, vrf: PeerVrfConfig, announce: tuple[Prefix, ...], path: Path, *, needs_announce: bool
+    report: Report,
+    peer: PeerConfig,
+    vrf: PeerVrfConfig,
+    announce: tuple[Prefix, ...],
+    path: Path,
+    *,
+    needs_announce: bool,
 ) -> None:
-    """encapsulation = "none": announce and accept are the selectors, and nothing tells classes apart."""
+    """encapsulation = "none": announce and accept are the selectors, and nothing tells classes apart.
+
+    An end that gets its address from the other has that in their place.
+    """
     for key, value in (("labels", vrf.labels), ("addresses", vrf.addresses)):
         if value:
             report.error((*path, key), 'means nothing with encapsulation = "none"', "leave it away")
-    if not vrf.accept:
+    if not vrf.accept and peer.pool is None:
         message = 'is empty, but with encapsulation = "none" it is the traffic selector of the peer'
         report.error((*path, "accept"), message, "add the prefixes behind the peer")
     if needs_announce and not announce:

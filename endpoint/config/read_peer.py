@@ -28,6 +28,7 @@ from endpoint.config.values import (
     parse_address,
     parse_duration,
     parse_label,
+    parse_name,
     parse_octets,
     parse_packets,
     parse_prefix,
@@ -73,6 +74,8 @@ def read_peer(table: Table, vrfs: Mapping[str, VrfConfig], secrets: SecretSource
         fragment_size=table.integer("fragment_size", 1280, 576, 65535),
         lifetime=_read_lifetime(table),
         liveness_s=table.value("liveness", parse_duration, DEFAULT_LIVENESS_S),
+        pool=table.value("pool", parse_name, None),
+        virtual_ip=table.boolean("virtual_ip", False),
     )
     table.close()
     return peer

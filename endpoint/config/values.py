@@ -4,6 +4,8 @@ Knows nothing of tables and keys. Each takes the TOML value as it is and raises 
 """
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from endpoint.config.problems import BadValue, did_you_mean, quoted
@@ -12,6 +14,33 @@ from mpls.classes import DSCP_NAMES
 
 Prefix = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRange:
+    """`first` to `last`, both included. `network`: the prefix that it was written as."""
+
+    first: Address
+    last: Address
+    network: Prefix | None = None
+
+    @property
+    def count(self) -> int:
+        return int(self.last) - int(self.first) + 1
+
+    def addresses(self, count: int) -> Iterator[Address]:
+        """The first `count` of them."""
+        for offset in range(count):
+            yield self.first + offset
+
+    def overlaps(self, other: "AddressRange") -> bool:
+        if self.first.version != other.first.version:
+            return False
+        return int(self.first) <= int(other.last) and int(other.first) <= int(self.last)
+
+    def __str__(self) -> str:
+        return str(self.network or f"{self.first}-{self.last}")
+
 
 LOWEST_LABEL, HIGHEST_LABEL = 16, (1 << 20) - 1
 
@@ -35,6 +64,7 @@ NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 SECLABEL_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _INTERFACE = re.compile(r"[^\s/:%\x00-\x20\x7f]{1,15}")
 _NETNS = re.compile(r"[A-Za-z0-9._@+-]{1,64}")
+_DOMAIN = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*")
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST_S = 366 * 86400.0
@@ -106,6 +136,30 @@ def parse_interface_address(value: object) -> str:
     if not slash:
         raise BadValue(f"{quoted(text)} has no prefix length", f"write {quoted(f'{text}/24')} or what fits")
     return f"{ip_address(address)}/{network.prefixlen}"
+
+
+def parse_address_range(value: object) -> AddressRange:
+    """Addresses for hosts: a prefix less its network and broadcast addresses, or "10.9.0.10-10.9.0.99"."""
+    text = text_of(value, "a range of addresses")
+    first_text, dash, last_text = text.partition("-")
+    if dash:
+        first, last = parse_address(first_text), parse_address(last_text)
+        if first.version != last.version or int(first) > int(last):
+            raise BadValue(f"{quoted(text)} is no range", "write the lower address first, of one IP version")
+        return AddressRange(first, last)
+    network = parse_prefix(value)
+    is_small = network.prefixlen >= network.max_prefixlen - 1
+    skipped_last = 0 if is_small or network.version == 6 else 1
+    return AddressRange(
+        network.network_address + (0 if is_small else 1), network.broadcast_address - skipped_last, network
+    )
+
+
+def parse_domain(value: object) -> str:
+    name = text_of(value, "a domain")
+    if not _DOMAIN.fullmatch(name):
+        raise BadValue(f"{quoted(name)} is no domain", 'write it like "corp.example"')
+    return name
 
 
 def parse_dscp(value: object) -> int:

@@ -92,7 +92,13 @@ def respond_configuration(
 
     `with_child`: the message asks for a child, which cannot be had without an address.
     """
-    if connection is None or peer_id is None or not connection.assigns_addresses:
+    if connection is None or peer_id is None:
+        return Given()
+    if with_child and connection.request_addresses and sa.session.assigned is None:
+        return Given(
+            refused=Refused(NotifyType.TS_UNACCEPTABLE, "our end has no address: it has to call itself")
+        )
+    if not connection.assigns_addresses:
         return Given()
     session, request = sa.session, _payload(message, CfgType.CFG_REQUEST)
     leased = session.leased

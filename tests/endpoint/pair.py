@@ -144,7 +144,12 @@ class NodePair:
             entropy=ScriptedEntropy(f"{number}:{self._count}"),
             epoch=0x6921DE00 + self._count,
             state=state,
-            observers=Observers(event=events.append),
+            observers=Observers(
+                event=events.append,
+                address=lambda attachment, address, is_there: hosts[attachment].change_address(
+                    "add" if is_there else "del", address
+                ),
+            ),
         )
         for vrf in config.vrfs:
             for attach in vrf.attach:

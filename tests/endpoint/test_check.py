@@ -96,3 +96,14 @@ def test_report_can_be_a_json_document() -> None:
     document = json.loads(json.dumps(asdict(check_report(parse(COMPLETE)))))
     assert document["budgets"][0]["budget"]["vrf_mtu"] == 1442
     assert document["crypto_map"][0]["action"] == "protect as red/gold"
+
+
+def test_pools_and_lifetimes_are_told() -> None:
+    peer = (
+        'encapsulation = "none"\npool = "clients"\nlifetime = { child_rekey_octets = "1G", ike_hard = "off" }'
+    )
+    text = edited(PLAIN_IP, 'encapsulation = "none"', peer).replace('accept = ["10.2.0.0/24"]\n', "")
+    text += '[[pool]]\nname = "clients"\naddresses = ["10.9.0.0/24"]\nfixed = { "boss" = ["10.9.9.9"] }\n'
+    report = render_check(parse(text))
+    assert "Pool clients: 255 IPv4 addresses for branch, fixed for boss" in report
+    assert "1000000000 / 1100000000" in report and "14400 s / no end" in report

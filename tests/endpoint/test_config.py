@@ -215,11 +215,13 @@ def test_crypto_map_rules_are_read_in_order() -> None:
     assert (rest.match, rest.action) == (Match(), Discard())
 
 
-@pytest.mark.parametrize("name", ["pe1", "pe2", "linux-pe", "strongswan-seclabel", "plain-ip", "mpls-inside"])
+@pytest.mark.parametrize(
+    "name", ["pe1", "pe2", "linux-pe", "strongswan-seclabel", "plain-ip", "mpls-inside", "gateway-pool"]
+)
 def test_examples_are_read_without_a_warning(name: str, tmp_path: Path) -> None:
     text = (EXAMPLES / f"{name}.toml").read_text()
     (tmp_path / "pe.toml").write_text(text)
-    for file in ("pe1-pe2", "linux", "swan", "branch"):
+    for file in ("pe1-pe2", "linux", "swan", "branch", "boss"):
         secret = tmp_path / f"{file}.psk"
         secret.touch(0o600)
         secret.write_bytes(SECRET)

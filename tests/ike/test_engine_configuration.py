@@ -16,6 +16,7 @@ from ike import (
     FailureReason,
     IkeSaEstablished,
     IkeSaFailed,
+    LocalError,
     Message,
     Mode,
     PskAuth,
@@ -353,3 +354,21 @@ def test_an_error_notify_alone_is_told_from_silence() -> None:
     pair.initiate()
     pair.run(2)
     assert pair.left.last(IkeSaFailed).detail == "the peer's answer holds no address for us"
+
+
+def test_a_gateway_makes_no_child_before_the_client_has_asked() -> None:
+    pair, _ = new_pair(CLIENT, right_child=GATEWAY, right={"assigns_addresses": True})
+    pair.initiate()
+    pair.run(2)
+    with pytest.raises(LocalError, match="has not asked for an address"):
+        pair.right.engine.create_child(pair.right.session, "net", pair.now)
+
+
+def test_a_client_that_is_called_has_no_address_and_takes_no_child() -> None:
+    pair = pair_of(Gateway(GIVEN), assigns=False)
+    pair.initiate(by=pair.right)
+    pair.run(2)
+    pair.right.engine.create_child(pair.right.session, "net", pair.now)
+    pair.run(2)
+    assert pair.right.last(ChildSaFailed).notify_type == NotifyType.TS_UNACCEPTABLE
+    assert not pair.left.children and len(pair.left.engine.sessions()) == 1
