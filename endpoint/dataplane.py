@@ -31,7 +31,7 @@ from mpls.label_space import LabelSpace
 from mpls.plain import check_plain
 from mpls.vrf import Labels
 
-__all__ = ["DataPlane", "EspArrival", "Owner", "Underlay"]
+__all__ = ["DataPlane", "Deliver", "EspArrival", "Owner", "Underlay"]
 
 _log = logging.getLogger("mplsec.dataplane")
 
@@ -46,6 +46,10 @@ REPLIES_PER_S = 100.0
 
 EspArrival: TypeAlias = tuple[bytes, tuple[str, int], str]
 """An ESP packet, where it came from (port 0: outside UDP), and the local address it came to."""
+
+
+Deliver: TypeAlias = Callable[[str, list[bytes]], None]
+"""Takes packets for an attachment, in their order."""
 
 
 class Underlay(Protocol):
@@ -108,7 +112,7 @@ class DataPlane:
         children: ChildTable,
         underlay: Underlay,
         owner: Owner,
-        deliver: Callable[[str, bytes], None],
+        deliver: Deliver,
     ) -> None:
         self.drops: Counter[str] = Counter()
         self.delivered = 0
@@ -119,6 +123,7 @@ class DataPlane:
         sides = [one for vrf in outbound.vrfs.values() for one in vrf.attachments]
         self._labelled = {one.name: one for one in sides if one.labels is not Labels.NONE}
         self._waiting: dict[tuple[str, Serves], deque[_Waiting]] = {}
+        self._handed_over: dict[str, list[bytes]] = {}
         self._audit_at = float("-inf")
         self._replies = _ReplyLimit()
 
@@ -130,7 +135,7 @@ class DataPlane:
         forward = self._walk_from(attachment)
         for packet in packets:
             self._send(forward(attachment, packet), attachment, packet, runs, now)
-        runs.flush()
+        self._flush(runs)
 
     def _walk_from(self, attachment: str) -> Callable[[str, bytes], Labelled | Bypassed | Drop]:
         return self._outbound.forward_labelled if attachment in self._labelled else self._outbound.forward
@@ -144,7 +149,7 @@ class DataPlane:
         for one in waiting:
             outcome = self._walk_from(one.attachment)(one.attachment, one.packet)
             self._send(outcome, one.attachment, one.packet, runs, now, one.until)
-        runs.flush()
+        self._flush(runs)
 
     def drop_waiting(self, peer: str, reason: DropReason) -> None:
         """Nothing will come: drop what waits for this peer."""
@@ -276,9 +281,13 @@ class DataPlane:
             self._hand_over(target, bypassed.packet, bypassed.stack)
 
     def _hand_over(self, attachment: str, packet: bytes, stack: bytes = b"", tc: int = 0) -> None:
-        """Give an IP packet to an attachment, under the labels that a router there is to see."""
+        """Give an IP packet to an attachment, under the labels that a router there is to see.
+
+        It gets there at the end of the batch, see `_flush`.
+        """
         side = self._labelled.get(attachment)
-        self._deliver(attachment, packet if side is None else stack_toward(side, stack, tc, packet) + packet)
+        packet = packet if side is None else stack_toward(side, stack, tc, packet) + packet
+        self._handed_over.setdefault(attachment, []).append(packet)
 
     # --- inbound
 
@@ -319,7 +328,13 @@ class DataPlane:
                 self._deliver_to(outcome)
             else:
                 self._drop_inbound(outcome, child, source, destination, runs, now)
+        self._flush(runs)
+
+    def _flush(self, runs: _Runs) -> None:
+        """The end of a batch."""
         runs.flush()
+        while self._handed_over:
+            self._deliver(*self._handed_over.popitem())
 
     def _follow(
         self, child: Child, arrived: Sequence[EspArrival], outcomes: Sequence[Outcome], now: float

@@ -107,8 +107,9 @@ class Side:
 
         return send
 
-    def _deliver(self, attachment: str, packet: bytes) -> None:
-        self.hosts[attachment].receive(packet)
+    def _deliver(self, attachment: str, packets: list[bytes]) -> None:
+        for packet in packets:
+            self.hosts[attachment].receive(packet)
 
     def child(self, name: str) -> Child:
         """The child of this name that is sent on."""

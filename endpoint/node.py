@@ -19,7 +19,7 @@ from typing import Protocol
 from endpoint.addresses import Addresses
 from endpoint.children import Child, ChildTable, install
 from endpoint.config import Config, Selectors, Start
-from endpoint.dataplane import DataPlane, EspArrival, Underlay
+from endpoint.dataplane import DataPlane, Deliver, EspArrival, Underlay
 from endpoint.labels import LabelExchange
 from endpoint.log import describe
 from endpoint.plan import PeerPlan, Serves, plan_peers, selector_registry
@@ -92,7 +92,7 @@ class Node:
         self,
         config: Config,
         underlay: NodeUnderlay,
-        deliver: Callable[[str, bytes], None],
+        deliver: Deliver,
         *,
         entropy: Entropy,
         epoch: int,

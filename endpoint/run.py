@@ -133,13 +133,15 @@ class Service:
         if self.runtime is not None:
             self.runtime.receive_packets(attachment, packets)
 
-    def _deliver(self, attachment: str, packet: bytes) -> None:
+    def _deliver(self, attachment: str, packets: list[bytes]) -> None:
         if attachment in self._tuns:
-            self._tuns[attachment].write(packet)
+            self._tuns[attachment].write_batch(packets)
         elif self._inside is not None and self._inside.has(attachment):
-            self._inside.deliver(attachment, packet)
+            for packet in packets:
+                self._inside.deliver(attachment, packet)
         else:
-            self._hosts[attachment].receive(packet)
+            for packet in packets:
+                self._hosts[attachment].receive(packet)
 
     def _route(self, vrf: str, prefix: Prefix, is_there: bool) -> None:
         for tun in self._tuns_of.get(vrf, ()):

@@ -14,7 +14,7 @@ from pathlib import Path as FilePath
 from endpoint.capture import Capture
 from endpoint.children import Child
 from endpoint.config import Config
-from endpoint.dataplane import EspArrival
+from endpoint.dataplane import Deliver, EspArrival
 from endpoint.keylog import KeyLog
 from endpoint.node import Node, Observers
 from endpoint.state import EndpointState
@@ -47,14 +47,14 @@ class Runtime:
     async def open(
         cls,
         config: Config,
-        deliver: Callable[[str, bytes], None],
+        deliver: Deliver,
         *,
         keys: KeyLog | None = None,
         capture: Capture | None = None,
         state_dir: FilePath | None = None,
         observers: Observers = Observers(),  # noqa: B008  frozen
     ) -> Runtime:
-        """Open the sockets and start the node. `deliver(attachment, packet)` takes what is for customers."""
+        """Open the sockets and start the node. `deliver(attachment, packets)` takes what is for customers."""
         state = EndpointState(state_dir)
         sockets = await Sockets.open(config, capture)
         runtime = cls(config, sockets)

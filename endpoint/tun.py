@@ -1,5 +1,8 @@
 """A TUN device as a VRF's customer side (Linux tuntap): whole IP packets, read and written in batches.
 
+TCP segments are written as super-packets (`offload`). They are not read as such: to cut them up and to make the
+checksum of each segment, which the kernel does on the other side of the device, costs more here than the reads saved.
+
 Must not know: VRFs, labels, where the packets go. The device is not persistent: when the process ends,
 however it ends, the kernel removes it together with its addresses and routes.
 """
@@ -15,12 +18,13 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import TypeAlias
 
 from endpoint.errors import SetupError
 from endpoint.netlink import Device, RouteTable
 from endpoint.netns import in_namespace
+from endpoint.offload import LARGEST_PACKET_OCTETS, NO_OFFLOAD, VNET_HEADER_OCTETS, coalesce
 
 __all__ = ["OnPackets", "Tun", "TunDrop"]
 
@@ -28,13 +32,14 @@ OnPackets: TypeAlias = Callable[[list[bytes]], None]
 
 READS_PER_WAKE_UP = 64
 OCTETS_PER_WAKE_UP = 64 * 1024
-LARGEST_PACKET_OCTETS = 65535
 NAME_OCTETS = 15
 
 # linux/if_tun.h
 _TUNSETIFF = 0x400454CA
+_TUNGETFEATURES = 0x800454CF
 _IFF_TUN = 0x0001
 _IFF_NO_PI = 0x1000
+_IFF_VNET_HDR = 0x4000
 _IFF_TUN_EXCL = 0x8000
 
 
@@ -49,12 +54,18 @@ class TunDrop(StrEnum):
 class Tun:
     """One TUN device. `create`, `start`, and at the end `close`, after which nothing of it is left."""
 
-    def __init__(self, name: str, descriptor: int, device: Device) -> None:
+    def __init__(
+        self, name: str, descriptor: int, device: Device, addresses: Sequence[str], *, has_offload: bool
+    ) -> None:
         self.name = name
+        self.has_offload = has_offload
         self.routes = RouteTable(device)
         self.drops: Counter[TunDrop] = Counter()
         self._descriptor = descriptor
         self._device = device
+        self._own = frozenset(ip_interface(address).packed for address in addresses)
+        # What stands before every packet that is read or written.
+        self._header = NO_OFFLOAD if has_offload else b""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_packets: OnPackets
 
@@ -68,7 +79,7 @@ class Tun:
         """
         if not 1 <= len(name.encode()) <= NAME_OCTETS:
             raise SetupError(f"TUN {name!r}: a device name has 1 to {NAME_OCTETS} octets")
-        descriptor = in_namespace(netns, lambda: _open(name))
+        descriptor, has_offload = in_namespace(netns, lambda: _open(name))
         try:
             device = Device(name, netns)
             try:
@@ -79,7 +90,7 @@ class Tun:
         except BaseException:
             os.close(descriptor)
             raise
-        return cls(name, descriptor, device)
+        return cls(name, descriptor, device, addresses, has_offload=has_offload)
 
     def start(self, on_packets: OnPackets) -> None:
         """Deliver what the customer side sends, a batch per wake-up of the running event loop."""
@@ -94,18 +105,28 @@ class Tun:
     def change_address(self, command: str, address: IPv4Interface | IPv6Interface) -> None:
         """Command "add" or "del", in the background; what the kernel refuses is said in the log."""
         self._device.change_address(command, address)
+        self._own = self._own | {address.packed} if command == "add" else self._own - {address.packed}
 
-    def write(self, packet: bytes) -> None:
-        """Hand one IP packet to the customer side; never blocks, what is refused is counted."""
+    def write_batch(self, packets: Sequence[bytes]) -> None:
+        """Hand IP packets to the customer side, in order; never blocks, what is refused is counted."""
+        if not self.has_offload or len(packets) == 1:
+            for packet in packets:
+                self._write([self._header, packet])
+            return
+        for pieces, count in coalesce(packets, self._own):
+            self._write(pieces, count)
+
+    def _write(self, pieces: Sequence[bytes], count: int = 1) -> None:
+        """One packet, or a super-packet of `count`."""
         try:
-            os.write(self._descriptor, packet)
+            os.writev(self._descriptor, pieces)
         except OSError as error:
             drop = {
                 errno.EAGAIN: TunDrop.CONGESTED,
                 errno.ENOBUFS: TunDrop.CONGESTED,
                 errno.EIO: TunDrop.DOWN,
             }
-            self.drops[drop.get(error.errno or 0, TunDrop.REFUSED)] += 1
+            self.drops[drop.get(error.errno or 0, TunDrop.REFUSED)] += count
 
     def close(self) -> None:
         """Remove the device, and with it its addresses and routes."""
@@ -119,10 +140,10 @@ class Tun:
 
     def _on_readable(self) -> None:
         batch: list[bytes] = []
-        octets = 0
+        octets, skipped = 0, len(self._header)
         for _ in range(READS_PER_WAKE_UP):
             try:
-                packet = os.read(self._descriptor, LARGEST_PACKET_OCTETS)
+                packet = os.read(self._descriptor, LARGEST_PACKET_OCTETS + VNET_HEADER_OCTETS)[skipped:]
             except BlockingIOError:
                 break
             except OSError as error:
@@ -144,8 +165,8 @@ class Tun:
             self._loop = None
 
 
-def _open(name: str) -> int:
-    """A descriptor of a new TUN device in the calling thread's namespace."""
+def _open(name: str) -> tuple[int, bool]:
+    """A descriptor of a new TUN device in the calling thread's namespace, and whether it takes super-packets."""
     try:
         descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -153,11 +174,9 @@ def _open(name: str) -> int:
             f"TUN {name}: /dev/net/tun: {error.strerror}; modprobe tun, and run as root"
         ) from error
     try:
-        fcntl.ioctl(
-            descriptor,
-            _TUNSETIFF,
-            struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI | _IFF_TUN_EXCL),
-        )
+        (features,) = struct.unpack("I", fcntl.ioctl(descriptor, _TUNGETFEATURES, bytes(4)))
+        flags = _IFF_TUN | _IFF_NO_PI | _IFF_TUN_EXCL | features & _IFF_VNET_HDR
+        fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
     except OSError as error:
         os.close(descriptor)
         remedy = {
@@ -165,4 +184,4 @@ def _open(name: str) -> int:
             errno.EPERM: "run as root or with CAP_NET_ADMIN",
         }.get(error.errno or 0, "")
         raise SetupError(f"TUN {name}: {error.strerror}" + (f"; {remedy}" if remedy else "")) from error
-    return descriptor
+    return descriptor, bool(features & _IFF_VNET_HDR)

@@ -137,10 +137,15 @@ class NodePair:
     def _make(self, number: int, config: Config, state: EndpointState | None = None) -> End:
         hosts: dict[str, MemoryHost] = {}
         events: list[Event] = []
+
+        def deliver(attachment: str, packets: list[bytes]) -> None:
+            for packet in packets:
+                hosts[attachment].receive(packet)
+
         node = Node(
             config,
             _Underlay(self, number),
-            lambda attachment, packet: hosts[attachment].receive(packet),
+            deliver,
             entropy=ScriptedEntropy(f"{number}:{self._count}"),
             epoch=0x6921DE00 + self._count,
             state=state,

@@ -89,8 +89,8 @@ class Alone:
             self.tables.outbound, self.tables.space, ChildTable(), self, self, self.deliver
         )
 
-    def deliver(self, attachment: str, packet: bytes) -> None:
-        self.delivered.append((attachment, packet))
+    def deliver(self, attachment: str, packets: list[bytes]) -> None:
+        self.delivered += ((attachment, packet) for packet in packets)
 
     def send_esp(self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int) -> None:
         raise AssertionError("nothing may leave")
@@ -240,7 +240,7 @@ def test_a_bypass_rule_leads_to_another_attachment_of_the_vrf_without_ike() -> N
 def test_a_bypass_rule_stays_in_its_vrf() -> None:
     nodes = bypassing()
     seen: list[str] = []
-    nodes.pe1.node.dataplane._deliver = lambda attachment, packet: seen.append(attachment)
+    nodes.pe1.node.dataplane._deliver = lambda attachment, packets: seen.extend([attachment] * len(packets))
     nodes.send(1, "red", echo(destination="10.1.1.2"))
     assert seen == ["red-b"], "never the attachment of another VRF with the same address"
     nodes.send(1, "blue", echo(destination="10.1.1.2"))

@@ -79,7 +79,7 @@ async def test_packets_come_out_in_order(tun: Tun, namespace: str) -> None:
 async def test_packet_written_reaches_the_customer(tun: Tun, namespace: str) -> None:
     customer = customer_socket(namespace)
     port = customer.getsockname()[1]
-    tun.write(bytes(IP(src="10.1.0.9", dst="10.1.0.1") / UDP(sport=9, dport=port) / b"hello"))
+    tun.write_batch([bytes(IP(src="10.1.0.9", dst="10.1.0.1") / UDP(sport=9, dport=port) / b"hello")])
     async with asyncio.timeout(5):
         assert await asyncio.get_running_loop().sock_recv(customer, 100) == b"hello"
     customer.close()
@@ -87,10 +87,10 @@ async def test_packet_written_reaches_the_customer(tun: Tun, namespace: str) -> 
 
 async def test_what_is_no_ip_packet_is_counted(tun: Tun, namespace: str, ip: Ip) -> None:
     for junk in (b"", b"\0", bytes(100), b"\xff" * 70000):
-        tun.write(junk)
+        tun.write_batch([junk])
     assert sum(tun.drops.values()) == 4
     ip("link", "set", "red0", "down", netns=namespace)
-    tun.write(bytes(IP(src="10.1.0.9", dst="10.1.0.1")))
+    tun.write_batch([bytes(IP(src="10.1.0.9", dst="10.1.0.1"))])
     assert tun.drops[TunDrop.DOWN] == 1
 
 
@@ -151,7 +151,7 @@ async def test_nothing_is_left_after_close(namespace: str, ip: Ip) -> None:
     tun.routes.add(ip_network("10.2.0.0/24"))
     tun.close()
     tun.close()
-    tun.write(bytes(20))
+    tun.write_batch([bytes(20)])
     assert tun.drops == {TunDrop.REFUSED: 1}
     after = ip("route", netns=namespace), ip("-6", "route", netns=namespace), ip("link", netns=namespace)
     assert after == before
@@ -236,5 +236,5 @@ async def test_device_deleted_by_somebody_else_is_reported_once(tun: Tun, namesp
         await asyncio.sleep(0)
     assert contexts == ["TUN red0 is gone"]
     assert not asyncio.get_running_loop().remove_reader(tun._descriptor)
-    tun.write(bytes(IP(src="10.1.0.9", dst="10.1.0.1")))
+    tun.write_batch([bytes(IP(src="10.1.0.9", dst="10.1.0.1"))])
     assert sum(tun.drops.values()) == 1
