@@ -85,11 +85,7 @@ def unprotect(sa: InboundSa, packet: bytes) -> Opened | DropReason:
 def _unprotect(sa: InboundSa, packet: bytes) -> Opened | DropReason:
     if sa.has_expired:
         return DropReason.LIFETIME
-    transform = sa.transform
-    ciphertext_octets = len(packet) - HEADER_OCTETS - transform.iv_octets - transform.icv_octets
-    if ciphertext_octets < TRAILER_OCTETS or (
-        transform.block_octets > 4 and ciphertext_octets % transform.block_octets
-    ):
+    if not sa.transform.fits(len(packet)):
         return DropReason.TRUNCATED
     spi, low = _HEADER.unpack_from(packet)
     if spi != sa.spi:

@@ -38,7 +38,7 @@ class ReplayWindow:
         """The whole sequence number to verify the ICV with, from the 32 bits in the packet; or why not to."""
         if self.size == 0:
             return low
-        sequence = self._infer(low) if self._esn else low
+        sequence = self.infer(low)
         age = self.highest - sequence
         if age >= self.size or not 0 <= sequence <= _LAST:
             return DropReason.TOO_OLD
@@ -62,10 +62,13 @@ class ReplayWindow:
         )
         self.highest += count
 
-    def _infer(self, low: int) -> int:
+    def infer(self, low: int) -> int:
         """RFC 4303 A2.2: of all numbers with these low bits, the first that is not left of the window.
 
         A young SA's window begins below zero, a very old one's ends past 64 bits; no packet has such numbers.
+        Without extended sequence numbers the low bits are all.
         """
+        if not self._esn:
+            return low
         bottom = self.highest - self.size + 1
         return bottom + (low - bottom) % _SUBSPACE

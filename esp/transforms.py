@@ -114,6 +114,13 @@ class Transform:
         plaintext_octets += -plaintext_octets % self.block_octets
         return HEADER_OCTETS + self.iv_octets + plaintext_octets + self.icv_octets
 
+    def fits(self, packet_octets: int) -> bool:
+        """Whether a packet of so many octets can be one of this transform: room for IV, trailer, ICV, whole blocks."""
+        ciphertext_octets = packet_octets - HEADER_OCTETS - self.iv_octets - self.icv_octets
+        return ciphertext_octets >= TRAILER_OCTETS and not (
+            self.block_octets > 4 and ciphertext_octets % self.block_octets
+        )
+
 
 def transform_for(encr: int, key_bits: int | None, integ: int = _INTEG_NONE) -> Transform:
     """The transform for IANA's numbers; `key_bits` is the Key Length attribute. EspError if there is none."""

@@ -1,5 +1,6 @@
 """Scapy as an independent codec, in both directions; it shares nothing with ours but the cipher library."""
 
+import os
 import random
 import warnings
 from typing import Any
@@ -12,13 +13,16 @@ from esp.transforms import Transform, transform_for
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from scapy.layers.inet import IP
+    from scapy.layers.inet import IP, UDP
+    from scapy.layers.inet6 import IPv6
     from scapy.layers.ipsec import ESP, SecurityAssociation
     from scapy.packet import Raw
 
 MPLS_IN_IP = 137
 SPI = 0xC0DE0137
-PACKETS = 50
+PACKETS = int(os.environ.get("MPLSEC_SCAPY_PACKETS", "50"))
+OUTER, INNER = ("192.0.2.1", "192.0.2.2"), ("10.1.0.9", "10.2.0.9")
+OUTER6, INNER6 = ("2001:db8::1", "2001:db8::2"), ("2001:db8:1::9", "2001:db8:2::9")
 
 SUITES = [
     (transform_for(20, 128), "AES-GCM", None),
@@ -45,8 +49,13 @@ every_suite = pytest.mark.parametrize(
     ("transform", "crypt", "auth"), SUITES, ids=[f"{s[1]}-{s[0].key_bits}-{s[0].integ}" for s in SUITES]
 )
 starts = pytest.mark.parametrize(
-    ("esn", "start"), [(False, 0), (True, 0), (True, 0x5_0000_0000 - 20)], ids=["sn32", "esn", "esn-wrap"]
+    ("esn", "start"), [(False, 0), (True, 0x5_0000_0000 - 20)], ids=["sn32", "esn"]
 )
+
+
+SHAPES = ["transport", "transport-udp", "tunnel4", "tunnel6-udp"]
+"""Mode, outer family and encapsulation. The low half of an ESN wraps on the way."""
+every_shape = pytest.mark.parametrize("shape", SHAPES)
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +68,13 @@ def keys(transform: Transform, chance: random.Random) -> tuple[bytes, bytes]:
     return chance.randbytes(transform.key_octets), chance.randbytes(transform.integ_key_octets)
 
 
-def scapy_sa(transform: Transform, encr_key: bytes, integ_key: bytes, crypt: str, auth: str | None) -> Any:
+IPV4_IN_IP, IPV6_IN_IP = 4, 41
+
+
+def scapy_sa(
+    transform: Transform, encr_key: bytes, integ_key: bytes, crypt: str, auth: str | None, shape: str
+) -> Any:
+    tunnel = {"tunnel4": IP(src=OUTER[0], dst=OUTER[1]), "tunnel6": IPv6(src=OUTER6[0], dst=OUTER6[1])}
     return SecurityAssociation(
         ESP,
         spi=SPI,
@@ -68,41 +83,77 @@ def scapy_sa(transform: Transform, encr_key: bytes, integ_key: bytes, crypt: str
         crypt_icv_size=None if auth else transform.icv_octets,
         auth_algo=auth,
         auth_key=integ_key or None,
+        tunnel_header=tunnel.get(shape.removesuffix("-udp")),
+        nat_t_header=UDP(sport=4500, dport=4500) if shape.endswith("udp") else None,
     )
 
 
+def clear_packet(shape: str, octets: bytes) -> Any:
+    """The packet that scapy protects: in tunnel mode the whole of it, in transport mode its payload."""
+    if shape == "tunnel4":  # the inner family is not that of the tunnel
+        return IPv6(src=INNER6[0], dst=INNER6[1], nh=MPLS_IN_IP) / Raw(octets)
+    return IP(src=INNER[0], dst=INNER[1], proto=MPLS_IN_IP) / Raw(octets)
+
+
+def payload_of(shape: str, clear: Any, octets: bytes) -> tuple[bytes, int]:
+    """What is inside ESP, and its next header."""
+    if shape.startswith("tunnel"):
+        return bytes(clear), IPV6_IN_IP if shape == "tunnel4" else IPV4_IN_IP
+    return octets, MPLS_IN_IP
+
+
+def esp_of(shape: str, packet: bytes) -> bytes:
+    """The ESP packet behind its outer headers."""
+    outer_octets = 40 if packet[0] >> 4 == 6 else 20
+    return packet[outer_octets + (8 if shape.endswith("udp") else 0) :]
+
+
+def as_received(shape: str, esp: bytes) -> Any:
+    """Our ESP packet with its outer headers, as scapy gets it from the wire."""
+    behind = UDP(sport=4500, dport=4500) / ESP(esp) if shape.endswith("udp") else ESP(esp)
+    number = 17 if shape.endswith("udp") else 50
+    if shape == "tunnel6-udp":
+        return IPv6(src=OUTER6[0], dst=OUTER6[1], nh=number) / behind
+    return IP(src=OUTER[0], dst=OUTER[1], proto=number) / behind
+
+
 @every_suite
 @starts
+@every_shape
 def test_scapy_opens_what_we_protect(
-    transform: Transform, crypt: str, auth: str | None, esn: bool, start: int
+    transform: Transform, crypt: str, auth: str | None, esn: bool, start: int, shape: str
 ) -> None:
-    chance = random.Random(f"{crypt}{start}")
+    chance = random.Random(f"{crypt}{start}{shape}")
     encr_key, integ_key = keys(transform, chance)
     ours = OutboundSa(SPI.to_bytes(4, "big"), transform, encr_key, integ_key, esn=esn)
     ours.sequence = start
-    theirs = scapy_sa(transform, encr_key, integ_key, crypt, auth)
+    theirs = scapy_sa(transform, encr_key, integ_key, crypt, auth, shape)
     for sequence in range(start + 1, start + 1 + PACKETS):
-        payload = chance.randbytes(chance.randrange(300))
-        packet = protect(ours, payload, MPLS_IN_IP)
-        received = IP(bytes(IP(src="192.0.2.1", dst="192.0.2.2", proto=50) / Raw(packet)))
-        opened = theirs.decrypt(received, esn_en=esn, esn=sequence >> 32)
-        assert opened.proto == MPLS_IN_IP
-        assert bytes(opened.payload) == payload
+        octets = chance.randbytes(chance.randrange(300))
+        clear = clear_packet(shape, octets)
+        packet = protect(ours, *payload_of(shape, clear, octets))
+        opened = theirs.decrypt(as_received(shape, packet), esn_en=esn, esn=sequence >> 32)
+        if shape.startswith("tunnel"):
+            assert bytes(opened) == bytes(clear)
+        else:
+            assert (opened.nh if opened.version == 6 else opened.proto) == MPLS_IN_IP
+            assert bytes(opened.payload) == octets
 
 
 @every_suite
 @starts
+@every_shape
 def test_we_open_what_scapy_protects(
-    transform: Transform, crypt: str, auth: str | None, esn: bool, start: int
+    transform: Transform, crypt: str, auth: str | None, esn: bool, start: int, shape: str
 ) -> None:
-    chance = random.Random(f"{crypt}{start}")
+    chance = random.Random(f"{crypt}{start}{shape}")
     encr_key, integ_key = keys(transform, chance)
     ours = InboundSa(SPI.to_bytes(4, "big"), transform, encr_key, integ_key, esn=esn)
     ours.replay.highest = start
-    theirs = scapy_sa(transform, encr_key, integ_key, crypt, auth)
+    theirs = scapy_sa(transform, encr_key, integ_key, crypt, auth, shape)
     for sequence in range(start + 1, start + 1 + PACKETS):
-        payload = chance.randbytes(chance.randrange(1, 300))
-        clear = IP(src="192.0.2.1", dst="192.0.2.2", proto=MPLS_IN_IP) / Raw(payload)
+        octets = chance.randbytes(chance.randrange(1, 300))
+        clear = clear_packet(shape, octets)
         theirs.seq_num = sequence & 0xFFFFFFFF
         sent = theirs.encrypt(
             clear,
@@ -110,4 +161,5 @@ def test_we_open_what_scapy_protects(
             esn_en=esn,
             esn=sequence >> 32,
         )
-        assert unprotect(ours, bytes(sent)[20:]) == Opened(payload, MPLS_IN_IP, sequence)
+        expected, next_header = payload_of(shape, clear, octets)
+        assert unprotect(ours, esp_of(shape, bytes(sent))) == Opened(expected, next_header, sequence)
