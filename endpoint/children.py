@@ -61,9 +61,14 @@ class Child:
     def move(self, sa: ChildSa) -> None:
         """`sa` is the same Child SA over another path."""
         self.sa, self.path = sa, sa.path
+        is_mobile = self.policy.peer_address is None
         self.policy = replace(
-            self.policy, peer_address=sa.path.peer[0], peer_selectors=_peer_matches(self.plan, self.kind, sa)
+            self.policy,
+            peer_address=None if is_mobile else sa.path.peer[0],
+            peer_selectors=_peer_matches(self.plan, self.kind, sa),
         )
+        wrapping, mode = self.encapsulator.encapsulation, self.encapsulator.mode
+        self.budget = _budget(self.plan, sa, self.inbound.transform, wrapping, mode)
 
     @property
     def inbound_selector(self) -> MplsVrfSelector | None:
@@ -77,11 +82,19 @@ class Child:
 
 
 def install(
-    config: Config, plan: PeerPlan, session: int, sa: ChildSa, *, may_send: bool, early: float = 0.0
+    config: Config,
+    plan: PeerPlan,
+    session: int,
+    sa: ChildSa,
+    *,
+    may_send: bool,
+    early: float = 0.0,
+    is_mobile: bool = False,
 ) -> Child:
     """Everything that one Child SA needs. EspError for a transform or key that `esp` does not know.
 
-    `early`, 0 to 1: how much of the jitter its soft lifetime ends earlier.
+    `early`, 0 to 1: how much of the jitter its soft lifetime ends earlier. `is_mobile`: the peer may send from any
+    of its addresses, as it has MOBIKE; the ICV alone says that it is the peer.
     """
     kind = plan.child(sa.name)
     if kind is None:
@@ -95,10 +108,7 @@ def install(
     wrapping = plan.peer.encapsulation
     plain_map = _plain_map(config, kind, wrapping)
     mode = encapsulation.Mode(sa.mode.value)
-    outer_local, outer_peer = sa.path.local[0], sa.path.peer[0]
-    inner_local, inner_peer = outer_local, outer_peer
-    if mode is encapsulation.Mode.TUNNEL and kind.inner is not None:
-        inner_local, inner_peer = kind.inner.local, kind.inner.peer
+    inner_local, inner_peer = _inner_addresses(kind, sa)
     vrf, label_class = _what_it_names(plan, kind)
     return Child(
         session=session,
@@ -117,7 +127,7 @@ def install(
             map=inbound_map or plain_map,
             peer_selectors=_peer_matches(plan, kind, sa),
             local_selectors=_matches(sa.local_ts),
-            peer_address=outer_peer,
+            peer_address=None if is_mobile else sa.path.peer[0],
             local_addresses=frozenset(config.endpoint.addresses),
             strict=vrf is not None,
             session=session if kind.is_native else None,
@@ -132,6 +142,22 @@ def install(
         path=sa.path,
         soft=SoftLifetime(plan.peer.lifetime, outbound, early),
     )
+
+
+def _inner_addresses(kind: ChildPlan, sa: ChildSa) -> tuple[str, str]:
+    """What tunnel mode writes into the inner header: what is configured, else the two hosts of the selectors.
+
+    These stay when the outer addresses change.
+    """
+    if kind.inner is not None:
+        return kind.inner.local, kind.inner.peer
+    return _host(sa.local_ts) or sa.path.local[0], _host(sa.peer_ts) or sa.path.peer[0]
+
+
+def _host(selectors: Selectors) -> str | None:
+    """The one address of all address selectors, if it is one."""
+    ends = {end for one in selectors if isinstance(one, AddressSelector) for end in (one.start, one.end)}
+    return str(ends.pop()) if len(ends) == 1 else None
 
 
 def _original_addresses(sa: ChildSa) -> tuple[str, str] | None:

@@ -20,6 +20,7 @@ from ike import (
     IkeSaEstablished,
     IkeSaFailed,
     IkeSaRekeyed,
+    PathRefused,
     PeerAddressChanged,
 )
 from ike.events import RequestRefused
@@ -110,7 +111,9 @@ def describe(event: Event, plans: Mapping[str, PeerPlan]) -> tuple[int, str]:
                 f"{_child_remedy(event.notify_type)}"
             )
         case PeerAddressChanged():
-            return logging.INFO, f"the peer's address is now {event.path}"
+            return logging.INFO, f"the path is now {event.path}"
+        case PathRefused():
+            return logging.WARNING, f"{event.path} was not accepted: {event.detail}"
     return logging.DEBUG, ""
 
 

@@ -11,6 +11,7 @@ SA is installed before the answer that lets the peer use it (RFC 7296 2.8).
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -45,6 +46,7 @@ from ike import (
     LocalError,
     NotifyAnswered,
     Path,
+    PathRefused,
     PeerAddressChanged,
     TraceRecord,
 )
@@ -125,6 +127,11 @@ class Node:
         """The sessions that we began or whose peer is authenticated -> the peer."""
         self._plain_sessions: dict[str, set[int]] = {}
         """Sessions of a `native-or-plain` peer that is plain: with the first its static labels come."""
+        self._mobile: set[int] = set()
+        """The sessions whose two ends support MOBIKE."""
+        self._local_addresses = config.endpoint.addresses
+        self._attempts: Counter[str] = Counter()
+        """Of each peer, since it was last up: every attempt takes the next pair of addresses."""
         self._strangers = _LogLimit()
         self._now = 0.0
         self._is_asked = False
@@ -255,6 +262,13 @@ class Node:
         self._finish(now)
         return 1
 
+    def set_local_addresses(self, addresses: Iterable[str], now: float) -> None:
+        """These of our addresses can be used now. Sessions with MOBIKE move (RFC 4555), attempts begin there."""
+        present = set(addresses)
+        self._local_addresses = tuple(one for one in self.config.endpoint.addresses if one in present)
+        self.engine.set_local_addresses(self._local_addresses, now)
+        self._finish(now)
+
     def is_up(self, peer: str, child: str | None) -> bool:
         """Whether a child can be sent on; without a name, every child that this peer can have now."""
         state = self.starter.peers[peer]
@@ -356,13 +370,18 @@ class Node:
                 self.starter.on_not_initiated(action.peer, now)
 
     def _path(self, plan: PeerPlan) -> Path:
-        """The first of the peer's addresses for which we have one of the same family."""
-        local_port = plan.connection.local_port
-        for peer in plan.peer.addresses:
-            for local in self.config.endpoint.addresses:
-                if ip_address(local).version == ip_address(peer).version:
-                    return Path((local, local_port), (peer, plan.peer.port))
-        raise LocalError("none of our addresses is of its address family; add one to `addresses`")
+        """From one of our addresses to one of the peer's, in their order, the next pair at each attempt."""
+        pairs = [
+            (local, peer)
+            for peer in plan.peer.addresses
+            for local in self._local_addresses
+            if ip_address(local).version == ip_address(peer).version
+        ]
+        if not pairs:
+            raise LocalError("none of our addresses is of its address family; add one to `addresses`")
+        local, peer = pairs[self._attempts[plan.peer.name] % len(pairs)]
+        self._attempts[plan.peer.name] += 1
+        return Path((local, plan.connection.local_port), (peer, plan.peer.port))
 
     def _on_event(self, event: Event, now: float) -> None:
         self._tell(event, now)
@@ -383,7 +402,7 @@ class Node:
                 self._on_path(event)
             case NotifyAnswered():
                 self._on_answered(event, now)
-            case IkeSaRekeyed():
+            case IkeSaRekeyed() | PathRefused():
                 pass
         if self._observers.event is not None:
             self._observers.event(event)
@@ -411,6 +430,9 @@ class Node:
         plan = self.plans[peer]
         self._sessions[session] = peer
         self.addresses.on_established(event)
+        self._attempts[peer] = 0
+        if event.is_mobile:
+            self._mobile.add(session)
         capability = _capability(event.extension_data)
         is_native = event.extension_data is not None
         if is_native:
@@ -458,6 +480,7 @@ class Node:
     def _on_session_gone(self, event: IkeSaFailed | IkeSaClosed, now: float) -> None:
         self.addresses.on_gone(event.session)
         peer = self._sessions.pop(event.session, None)
+        self._mobile.discard(event.session)
         exchange = self.labels.pop(event.session, None)
         if exchange is not None:
             exchange.close(now)
@@ -514,7 +537,13 @@ class Node:
         try:
             early = int.from_bytes(self._entropy.octets(2), "big") / 65536
             child = install(
-                self.config, plan, event.session, event.child, may_send=event.use_outbound, early=early
+                self.config,
+                plan,
+                event.session,
+                event.child,
+                may_send=event.use_outbound,
+                early=early,
+                is_mobile=event.session in self._mobile,
             )
             self.children.add(child)
         except (EspError, LookupError, ValueError) as error:

@@ -182,6 +182,7 @@ def _plan_peer(config: Config, peer: PeerConfig, wall_clock: Callable[[], float]
         forbid_udp=peer.udp is Udp.NEVER,
         fragment_octets=peer.fragment_size if peer.fragmentation else None,
         liveness_s=peer.liveness_s,
+        mobike=peer.mobike,
         ike_rekey_s=peer.lifetime.ike_rekey_s,
         ike_hard_s=peer.lifetime.ike_hard_s,
         reauth_s=peer.lifetime.reauth_s,

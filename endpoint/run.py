@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from endpoint.address_monitor import AddressMonitor
 from endpoint.capture import Capture
 from endpoint.check import check_report
 from endpoint.config import AttachConfig, AttachmentKind, Config, VrfConfig
@@ -78,6 +79,7 @@ class Service:
         self._tuns: dict[str, Tun] = {}
         self._tuns_of: dict[str, list[Tun]] = {}
         self._hosts: dict[str, MemoryHost] = {}
+        self._monitor: AddressMonitor | None = None
         self._inside: Inside | None = None
 
     async def open(self, keys: KeyLog | None, capture: Capture | None) -> None:
@@ -101,6 +103,10 @@ class Service:
         self._inside = Inside.open(self.config, self._received, drops)
         for name, tun in self._tuns.items():
             tun.start(self._receiver(name))
+        door = self.config.endpoint.front_door
+        self._monitor = AddressMonitor(
+            self.config.endpoint.addresses, door.netns if door else None, self._on_addresses
+        )
         self.runtime.start()
 
     def _attach(self, vrf: VrfConfig, attach: AttachConfig) -> None:
@@ -143,6 +149,10 @@ class Service:
             for packet in packets:
                 self._hosts[attachment].receive(packet)
 
+    def _on_addresses(self, addresses: tuple[str, ...]) -> None:
+        if self.runtime is not None:
+            self.runtime.set_local_addresses(addresses)
+
     def _route(self, vrf: str, prefix: Prefix, is_there: bool) -> None:
         for tun in self._tuns_of.get(vrf, ()):
             if is_there:
@@ -164,6 +174,9 @@ class Service:
 
     async def close(self) -> None:
         """Close what is open, the devices last."""
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
         if self.runtime is not None:
             await self.runtime.close()
             self.runtime = None

@@ -119,6 +119,11 @@ class Runtime:
         self.node.receive_packets(attachment, packets, now())
         self.arm()
 
+    def set_local_addresses(self, addresses: Sequence[str]) -> None:
+        """These of our addresses can be used now."""
+        self.node.set_local_addresses(addresses, now())
+        self.arm()
+
     # --- time
 
     def arm(self) -> None:

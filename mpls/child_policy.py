@@ -107,7 +107,7 @@ class EgressPolicy:
     vrf, label_class   of the SA; None where one child serves all of them and (peer, label) decides
     map                encapsulations, TC, label ranges, depth, special labels; None: plain IP packets
     mode               of the Child SA
-    peer_address, local_addresses   outer addresses, as text
+    peer_address, local_addresses   outer addresses, as text; peer_address None: the peer is mobile
     peer_selectors, local_selectors   the address selectors of the two ends: in tunnel mode for the inner IP
                        header, in transport mode for the ports of UDP
     strict             the label must belong to this very VRF and class. A native child always is; with False
@@ -121,7 +121,7 @@ class EgressPolicy:
     label_class: ClassId | None
     map: LabelMap | None
     mode: Mode
-    peer_address: str
+    peer_address: str | None
     local_addresses: frozenset[str]
     peer_selectors: tuple[AddressMatch, ...] = ()
     local_selectors: tuple[AddressMatch, ...] = ()
@@ -133,6 +133,10 @@ class EgressPolicy:
     def __post_init__(self) -> None:
         if self.map is None and self.vrf is None:
             raise ValueError("a child for plain IP packets belongs to one VRF")
+
+    def admits_outer(self, source: str, destination: str) -> bool:
+        """Whether an ESP packet may come from there. A mobile peer is anywhere: the ICV says that it is the peer."""
+        return self.peer_address in (None, source) and destination in self.local_addresses
 
     def admits_encapsulation(self, protocol: int) -> bool:
         """Whether key 3 of the map has the bit of this IP protocol."""

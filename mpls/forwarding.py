@@ -446,7 +446,7 @@ def _open(
     if next_header == encapsulation.NO_NEXT_HEADER:
         return DropReason.DUMMY
     if policy.map is None and policy.mode is Mode.TRANSPORT:
-        if outer_source != policy.peer_address or outer_destination not in policy.local_addresses:
+        if not policy.admits_outer(outer_source, outer_destination):
             return DropReason.OUTER_ADDRESS
         return plain.open_transport(policy, next_header, payload, outer_source, outer_destination)
     protocol, octets = next_header, payload
@@ -471,7 +471,7 @@ def _open(
                 return DropReason.ADDRESS_SELECTOR
     elif not policy.admits_encapsulation(next_header):
         return DropReason.NEXT_HEADER
-    if outer_source != policy.peer_address or outer_destination not in policy.local_addresses:
+    if not policy.admits_outer(outer_source, outer_destination):
         return DropReason.OUTER_ADDRESS
     if policy.map is None:
         return payload

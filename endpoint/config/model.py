@@ -299,6 +299,7 @@ class PeerConfig:
     fragment_size: int = 1280  # octets of the largest IP packet
     lifetime: LifetimeConfig = LifetimeConfig()
     liveness_s: float | None = DEFAULT_LIVENESS_S
+    mobike: bool = False
     peer_auth: tuple[PeerAuthConfig, ...] = ()
     pool: str | None = None  # the peer asks us for its address
     virtual_ip: bool = False  # we ask the peer for ours

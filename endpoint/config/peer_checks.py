@@ -80,6 +80,11 @@ def _check_settings(report: Report, peer: PeerConfig, path: Path) -> None:
                 report.error(
                     (*path, key), 'means something with selectors = "seclabel" only', "leave it away"
                 )
+    if peer.mobike and peer.mode is Mode.TRANSPORT:
+        message = (
+            "in transport mode the addresses of the underlay are those of the packets: they cannot change"
+        )
+        report.error((*path, "mobike"), message, 'leave it away, or write mode = "tunnel"')
     if not peer.vrfs:
         report.warn(path, "the peer may use no VRF", "add [[peer.vrf]] with a name")
     paired = [vrf for vrf in peer.vrfs if vrf.addresses]

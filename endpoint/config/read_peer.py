@@ -50,6 +50,7 @@ def read_peer(table: Table, vrfs: Mapping[str, VrfConfig], secrets: SecretSource
     ike, ike_text = _proposals(table, "ike", parse_ike_proposal, DEFAULT_IKE)
     esp, esp_text = _proposals(table, "esp", parse_esp_proposal, DEFAULT_ESP)
     auth, peer_auth = read_auth(table, secrets)
+    mode = table.choice("mode", Mode, Mode.TRANSPORT)
     peer = PeerConfig(
         name=name_of(table),
         identity=peer_identity_of(table),
@@ -63,7 +64,7 @@ def read_peer(table: Table, vrfs: Mapping[str, VrfConfig], secrets: SecretSource
         vrfs=tuple(_read_peer_vrf(one, vrfs, selectors) for one in table.tables("vrf", "[[peer.vrf]]")),
         port=table.integer("port", 500, 1, 65535),
         selectors=selectors,
-        mode=table.choice("mode", Mode, Mode.TRANSPORT),
+        mode=mode,
         encapsulation=table.value("encapsulation", _encapsulation, Encapsulation.MPLS_IN_IP),
         udp=table.choice("udp", Udp, Udp.AUTO),
         start=table.choice("start", Start, Start.TRAFFIC),
@@ -76,6 +77,7 @@ def read_peer(table: Table, vrfs: Mapping[str, VrfConfig], secrets: SecretSource
         liveness_s=table.value("liveness", parse_duration, DEFAULT_LIVENESS_S),
         pool=table.value("pool", parse_name, None),
         virtual_ip=table.boolean("virtual_ip", False),
+        mobike=table.boolean("mobike", mode is Mode.TUNNEL),
     )
     table.close()
     return peer

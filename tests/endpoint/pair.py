@@ -113,13 +113,15 @@ class End:
 class NodePair:
     """`pe1` and `pe2`; `lose` decides what the wire loses, `wire` records (sender, octets) of all ESP.
 
-    `nat`: a box on the way; `keepalives` counts what each end sent of these.
+    `nat`: a box on the way; `keepalives` counts what each end sent of these; from and to the `absent` addresses
+    nothing goes.
     """
 
     def __init__(self, config1: Config, config2: Config, nat: Nat | None = None) -> None:
         self.now = 1000.0
         self.nat = nat
         self.keepalives: Counter[int] = Counter()
+        self.absent: set[str] = set()
         self.lose: Callable[[int, bytes], bool] = lambda sender, octets: False
         self.wire: list[tuple[int, bytes]] = []
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -189,7 +191,9 @@ class NodePair:
         ends: tuple[tuple[str, int], tuple[str, int]] | None = (path.local, path.peer)
         if self.nat is not None:
             ends = self.nat.translate(path.local, path.peer)
-        return None if ends is None else Path(ends[1], ends[0])
+        if ends is None or self.absent & {path.local[0], path.peer[0]}:
+            return None
+        return Path(ends[1], ends[0])
 
     def carry(self, sender: int, octets: bytes, arrive: Callable[[], None]) -> None:
         if not self.lose(sender, octets):
