@@ -6,7 +6,7 @@ Reads the configuration only; it must not look at interfaces, peers or the netwo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from io import StringIO
 from ipaddress import ip_address
 from typing import TypeAlias
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from endpoint.check_inside import AttachmentRow, attachment_rows, leak_sentences
 from endpoint.config import ANY_ADDRESS, Config, LifetimeConfig, PeerConfig, PeerVrfConfig, Problem, Udp
 from endpoint.pool import Pool
 from endpoint.tables import build_crypto_map
@@ -63,6 +64,8 @@ class CheckReport:
     """Of each peer's SAs."""
     pools: tuple[str, ...]
     """Each a sentence."""
+    attachments: tuple[AttachmentRow, ...]
+    leaks: tuple[str, ...]
 
 
 def check_report(config: Config) -> CheckReport:
@@ -76,6 +79,8 @@ def check_report(config: Config) -> CheckReport:
         tuple(_too_large(config, budgets)),
         tuple((peer.name, peer.lifetime) for peer in config.peers),
         tuple(_pools(config)),
+        tuple(attachment_rows(config)),
+        tuple(leak_sentences(config)),
     )
 
 
@@ -88,6 +93,11 @@ def render_check(config: Config) -> str:
         console.print(f"warning: {warning}", soft_wrap=True)
     for sentence in report.too_large:
         console.print(f"warning: {sentence}", soft_wrap=True)
+    if any(row.labels for row in report.attachments):
+        console.print("Attachments")
+        console.print(_attachment_table(report.attachments))
+    for sentence in report.leaks:
+        console.print(f"leak: {sentence}", soft_wrap=True)
     console.print("Crypto map: the first rule that matches decides")
     console.print(_crypto_map_table(report.crypto_map))
     if report.lifetimes:
@@ -169,6 +179,15 @@ def _too_large(config: Config, budgets: Iterable[BudgetRow]) -> Iterator[str]:
                     f"VRF {vrf.name}, attachment {attach.name}: mtu = {attach.mtu}, but peer {tightest.peer} "
                     f'carries {limit}, larger packets are dropped; remedy: write mtu = "auto" or {limit}'
                 )
+
+
+def _attachment_table(rows: Iterable[AttachmentRow]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("VRF", "attachment", "kind", "link", "labels", "behind it"):
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*(Text(text) for text in astuple(row)))
+    return table
 
 
 def _crypto_map_table(rows: Iterable[Row]) -> Table:

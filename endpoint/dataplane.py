@@ -270,8 +270,9 @@ class DataPlane:
             self._hand_over(attachment, drop.reply)
 
     def _deliver_locally(self, bypassed: Bypassed) -> None:
-        """A rule lets the packet pass without ESP: it stays in its VRF, nothing of it reaches the underlay."""
-        vrf = self._outbound.vrfs.get(self._vrf_of.get(bypassed.attachment or "", ""))
+        """A rule or a leak lets the packet pass without ESP: nothing of it reaches the underlay."""
+        name = bypassed.vrf or self._vrf_of.get(bypassed.attachment or "", "")
+        vrf = self._outbound.vrfs.get(name)
         target = vrf.attachment_for(_destination(bypassed.packet)) if vrf is not None else None
         if target is None or target == bypassed.attachment:
             self.drops[DropReason.NO_ROUTE] += 1
@@ -357,13 +358,23 @@ class DataPlane:
             self.drops[DropReason.CLEARTEXT_MPLS] += 1
 
     def _deliver_to(self, delivery: Delivery) -> None:
-        vrf = self._outbound.vrfs.get(delivery.vrf)
-        attachment = vrf.attachment_for(_destination(delivery.packet)) if vrf is not None else None
+        attachment = self._attachment_for(delivery)
         if attachment is None:
             self.drops[DropReason.NO_ROUTE] += 1
             return
         self.delivered += 1
         self._hand_over(attachment, delivery.packet, delivery.stack, delivery.tc)
+
+    def _attachment_for(self, delivery: Delivery) -> str | None:
+        """Of the VRF that the label names, or of the one that a leak leads to."""
+        vrf = self._outbound.vrfs.get(delivery.vrf)
+        if vrf is None:
+            return None
+        destination = _destination(delivery.packet)
+        inside = self._outbound.leads_to(vrf, destination)
+        if inside is vrf:
+            return vrf.attachment_for(destination)
+        return inside.attachment_for(destination) if inside.is_local(destination) else None
 
     def _drop_inbound(
         self, drop: Drop, child: Child, source: str, destination: str, runs: _Runs, now: float

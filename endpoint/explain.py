@@ -120,14 +120,15 @@ class _Given:
         header = IpHeader.parse(given.octets[stack.octet_count if stack else 0 :])
         return cls(given.octets, stack, None if isinstance(header, DropReason) else header)
 
-    def flow(self, attachment: str, vrf: Vrf) -> Flow | None:
+    def flow(self, attachment: str, vrf: Vrf, inside: str) -> Flow | None:
+        """`inside`: the VRF in which the destination is."""
         if self.header is None:
             return None
         if self.stack is None:
-            return Flow.of_packet(attachment, vrf.name, self.header)
+            return Flow.of_packet(attachment, inside, self.header)
         are_kept = vrf.labels_of(attachment) is Labels.KEEP
         body = self.octets[self.stack.octet_count :]
-        return Flow.of_labelled(attachment, vrf.name, self.stack.entries, body, are_kept=are_kept)
+        return Flow.of_labelled(attachment, inside, self.stack.entries, body, are_kept=are_kept)
 
     def comes_to_the_rules(self, result: Result) -> bool:
         """Whether the walk looks at the crypto map before it ends as it does."""
@@ -170,7 +171,9 @@ class Explainer:
         result: Result = forward(name, given.octets)
         found = Explanation(given.number, str(packet), name, vrf.name, "dropped", None, ())
         rule: Rule | None = None
-        flow = packet.flow(name, vrf)
+        inside = vrf if packet.header is None else self._walk.leads_to(vrf, packet.header.destination)
+        flow = packet.flow(name, vrf, inside.name)
+        leaked = (f"a leak leads to VRF {inside.name}",) if inside is not vrf else ()
         if flow is not None and packet.comes_to_the_rules(result):
             number, rule = self._walk.crypto_map.find(flow)
             found = replace(found, rule=Row(number, rule.name, str(rule.match), str(rule.action), ""))
@@ -178,9 +181,10 @@ class Explainer:
                 found = replace(found, label_class=rule.action.label_class)
         match result:
             case Labelled():
-                return self._protected(found, result, packet, is_bound=False)
+                explained = self._protected(found, result, packet, is_bound=False)
+                return replace(explained, why=(*leaked, *explained.why))
             case Bypassed():
-                return _bypassed(found, vrf, packet)
+                return _bypassed(found, inside, packet, leads_from=vrf)
             case Drop(reason=DropReason.NO_LABEL, peer=str(peer), vrf=str(into), label_class=label_class) if (
                 label_class is not None and flow is not None
             ):
@@ -190,7 +194,8 @@ class Explainer:
                 bound = forward(name, given.octets)
                 self._walk.table.remove(*where)
                 if isinstance(bound, Labelled):
-                    return self._protected(found, bound, packet, is_bound=True)
+                    explained = self._protected(found, bound, packet, is_bound=True)
+                    return replace(explained, why=(*leaked, *explained.why))
         reason = result.reason
         why = why_dropped(self._config, reason, rule, name, vrf, packet.stack, packet.header)
         return replace(found, reason=reason.value, why=(why,))
@@ -263,11 +268,14 @@ def _attachment(walk: Outbound, packet: _Given, is_labelled: bool, named: str | 
     raise ExplainError(f"it can have come in by any of {', '.join(names)}; add --attachment {names[0]}")
 
 
-def _bypassed(found: Explanation, vrf: Vrf, packet: _Given) -> Explanation:
+def _bypassed(found: Explanation, vrf: Vrf, packet: _Given, *, leads_from: Vrf) -> Explanation:
     target = vrf.attachment_for(packet.header.destination) if packet.header else None
     if target is None or target == found.attachment:
         why = f"its rule lets it pass without ESP, but no other attachment of VRF {vrf.name} leads there"
         return replace(found, reason=DropReason.NO_ROUTE.value, why=(why,))
+    if vrf is not leads_from:
+        why = f"its destination is leaked into VRF {leads_from.name}: it is here, in VRF {vrf.name}, and needs no ESP"
+        return replace(found, outcome="bypassed", leaves_by=target, why=(why,))
     why = f"its rule lets it pass without ESP inside VRF {vrf.name}; nothing of it reaches the underlay"
     return replace(found, outcome="bypassed", leaves_by=target, why=(why,))
 

@@ -6,10 +6,11 @@ It must not know sockets or packets; the rules are `mpls.binding_session`'s.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
 
 from endpoint.children import Child
-from endpoint.config import Config
+from endpoint.config import Config, LabelsPer
 from endpoint.plan import PeerPlan, Serves
 from mpls.binding_session import (
     BindingReceiver,
@@ -22,7 +23,7 @@ from mpls.binding_session import (
     SenderEvent,
 )
 from mpls.binding_table import RouteAdded, RouteChange
-from mpls.bindings import Refusal
+from mpls.bindings import Prefix, Refusal
 from mpls.capability import LABEL_BINDINGS, Capability
 from mpls.forwarding import ForwardingTable
 from mpls.identifiers import ClassId
@@ -36,6 +37,7 @@ _BOTH_FAMILIES = 3
 RETRIES_S = (0.5, 2.0, 10.0)
 """When the peer had no child yet for what was bound (a binding can overtake the answer that makes the child)."""
 
+_Group: TypeAlias = tuple[Prefix, ...]
 OnRoute = Callable[[int, str, RouteChange], None]
 """(session, peer, change)"""
 
@@ -71,13 +73,15 @@ class LabelExchange:
             own is not None and own.has(LABEL_BINDINGS) and peer is not None and peer.has(LABEL_BINDINGS)
         )
         self.sender = BindingSender(epoch, peer) if peer is not None and may_bind else None
-        self._given: dict[Serves, int] = {}
+        self._given: dict[Serves, dict[_Group, int]] = {}
+        """What was bound: a label for each group of prefixes."""
         self._refusals: dict[Serves, int] = {}
         self._again_at: dict[Serves, float] = {}
 
     def labels_given(self) -> list[tuple[str, ClassId, int]]:
         """(VRF, class, label) that the peer may send to us."""
-        return [(*key, label) for key, label in sorted(self._given.items(), key=str)]
+        given = sorted(self._given.items(), key=str)
+        return [(*key, label) for key, groups in given for label in groups.values()]
 
     def on_child(self, child: Child) -> None:
         """A native child is installed: its labels may be exchanged now (WIRE 5.5, 5.6: accepted before it is told)."""
@@ -89,20 +93,32 @@ class LabelExchange:
         self.receiver.on_child_established(vrf, outbound, granted.accept if granted else ())
         self.sender.on_child_established(vrf, inbound)
         self._refusals.pop((vrf, label_class), None)
-        if (vrf, label_class) not in self._given:
-            self._bind(vrf, label_class)
+        self._bind(vrf, label_class)
 
     def _bind(self, vrf: str, label_class: ClassId) -> None:
         if self.sender is None or self.sender.stop_reason is not None:
             return
+        given = self._given.setdefault((vrf, label_class), {})
+        for group in self._groups(vrf):
+            if group in given:
+                continue
+            try:
+                label = self._space.allocate(
+                    self._plan.peer.name, vrf, label_class, _BOTH_FAMILIES, self.session
+                )
+            except LabelSpaceError as error:
+                _log.error("peer %s: no label for %s/%s: %s", self._plan.peer.name, vrf, label_class, error)
+                return
+            given[group] = label
+            self.sender.bind(vrf, label_class, label, _BOTH_FAMILIES, group)
+
+    def _groups(self, vrf: str) -> Iterator[_Group]:
+        """The prefixes that share a label. Without any it is a per-VRF label, for routes of the peer's own."""
         own = self._config.vrf(vrf)
-        try:
-            label = self._space.allocate(self._plan.peer.name, vrf, label_class, _BOTH_FAMILIES, self.session)
-        except LabelSpaceError as error:
-            _log.error("peer %s: no label for %s/%s: %s", self._plan.peer.name, vrf, label_class, error)
-            return
-        self._given[vrf, label_class] = label
-        self.sender.bind(vrf, label_class, label, _BOTH_FAMILIES, own.announce if own else ())
+        if own is None or own.labels_per is LabelsPer.VRF or not own.announce:
+            yield own.announce if own else ()
+        else:
+            yield from ((prefix,) for prefix in own.announce)
 
     def on_last_child_closed(self, vrf: str, label_class: ClassId, now: float) -> None:
         self._again_at.pop((vrf, label_class), None)
@@ -132,8 +148,7 @@ class LabelExchange:
         """Drop what was without a child for too long; bind again what the peer was not ready for."""
         for key in [key for key, at in self._again_at.items() if at <= now]:
             del self._again_at[key]
-            if key not in self._given:
-                self._bind(*key)
+            self._bind(*key)
         self._apply(self.receiver.expire(now))
         if self.sender is not None:
             self._tell(self.sender.expire(now), now)
@@ -173,10 +188,10 @@ class LabelExchange:
             match event:
                 case LabelWithdrawn():
                     self._space.withdraw(event.label, now)
-                    self._given.pop((event.vrf, event.label_class), None)
+                    self._forget(event.vrf, event.label_class, event.label)
                 case LabelDropped():
                     self._space.quarantine(event.label, now)
-                    self._given.pop((event.vrf, event.label_class), None)
+                    self._forget(event.vrf, event.label_class, event.label)
                 case BindingRefused():
                     self._on_refused(event, now)
                 case PeerTableFull():
@@ -184,12 +199,18 @@ class LabelExchange:
                 case BindingStopped():
                     _log.error("peer %s: label bindings end for this session: %s", peer, event.reason)
 
+    def _forget(self, vrf: str, label_class: ClassId, label: int) -> None:
+        given = self._given.get((vrf, label_class), {})
+        self._given[vrf, label_class] = {group: one for group, one in given.items() if one != label}
+
     def _on_refused(self, event: BindingRefused, now: float) -> None:
         """Code 1 right after a child was made may only mean that the peer has not installed it yet: try again."""
         key = (event.vrf, event.label_class)
         if not event.is_bound:
             self._space.quarantine(event.label, now)
-            self._given.pop(key, None)
+            self._forget(event.vrf, event.label_class, event.label)
+            if key in self._again_at:  # another label of it was refused before
+                return
             tries = self._refusals.get(key, 0)
             if event.code is Refusal.POLICY and tries < len(RETRIES_S):
                 self._refusals[key] = tries + 1

@@ -143,6 +143,9 @@ class Node:
         for plan in self.plans.values():
             for vrf, prefix in _routes_from_the_start(plan):
                 self._use_route(vrf, prefix, (plan.peer.name, "start"), is_there=True)
+        for leak in config.leaks:
+            for prefix in leak.prefixes:
+                self._use_route(leak.target, prefix, (leak.source, "leak"), is_there=True)
 
     # --- what comes in
 
@@ -687,6 +690,8 @@ class _LogLimit:
 
 def _routes_from_the_start(plan: PeerPlan) -> Iterator[tuple[str, Prefix]]:
     """(VRF, prefix) that customers may send to before anything is up: static, or what is to start the peer."""
+    for granted in plan.peer.vrfs:
+        yield from ((granted.name, prefix) for prefix in granted.routes)
     if plan.peer.selectors in (Selectors.PLAIN, Selectors.SECLABEL):
         yield from ((route.vrf, route.prefix) for route in static_routes(plan.peer))
     elif plan.peer.start is Start.TRAFFIC:

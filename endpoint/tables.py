@@ -9,7 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_interface
 
-from endpoint.config import AttachConfig, Config, Encapsulation, PeerConfig, Selectors, VrfConfig
+from endpoint.config import (
+    AttachConfig,
+    Config,
+    Encapsulation,
+    PeerConfig,
+    Selectors,
+    VrfConfig,
+    own_prefixes,
+)
 from mpls.crypto_map import CryptoMap, compile_default
 from mpls.forwarding import Outbound
 from mpls.identifiers import ClassId
@@ -66,6 +74,8 @@ def build_tables(config: Config) -> Tables:
                 for class_id in granted.classes:
                     for prefix in granted.accept:
                         table.add_candidate(peer.name, granted.name, class_id, prefix)
+                    for prefix in granted.routes:
+                        table.add(peer.name, granted.name, class_id, prefix, None, "static")
     vrfs = [build_vrf(config, vrf) for vrf in config.vrfs]
     return Tables(space, table, Outbound(vrfs, build_crypto_map(config), table, space.is_for_peers))
 
@@ -85,6 +95,9 @@ def static_routes(peer: PeerConfig) -> Iterator[StaticRoute]:
 def build_vrf(config: Config, vrf: VrfConfig) -> Vrf:
     """A VRF with its classes and the attachments of its customers."""
     attachments = tuple(build_attachment(attach) for attach in vrf.attach)
+    leaks = tuple(
+        (prefix, leak.source) for leak in config.leaks if leak.target == vrf.name for prefix in leak.prefixes
+    )
     return Vrf(
         vrf.name,
         vrf.id_text,
@@ -92,6 +105,8 @@ def build_vrf(config: Config, vrf: VrfConfig) -> Vrf:
         vrf.urpf,
         attachments,
         vrf.announce,
+        reachable=tuple(own_prefixes(config, vrf.name)) if leaks else (),
+        leaks=leaks,
     )
 
 

@@ -66,6 +66,7 @@ _TTL_END: Final = 9
 """The TTL stands before this octet in IPv4 (the ninth) and IPv6 (the eighth)."""
 Way: TypeAlias = tuple[str, str, ClassId, int | None, int, bytes, int]
 """A `Labelled` without its body."""
+_DISCARDED: Final = Discard()
 _SPECIAL_FROM_OUTSIDE: Final = {
     Labels.KEEP: _ENTROPY_PAIRS,
     Labels.POP: _ENTROPY_PAIRS | 1 << SpecialLabel.IPV4_EXPLICIT_NULL | 1 << SpecialLabel.IPV6_EXPLICIT_NULL,
@@ -119,14 +120,16 @@ class Labelled(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Bypassed:
-    """A rule of the crypto map lets the packet pass without ESP; attachment None for one of the PE's own.
+    """The packet passes without ESP, by a rule or into another VRF; attachment None for one of the PE's own.
 
-    `stack`: the labels that it came with and keeps, encoded.
+    stack   the labels that it came with and keeps, encoded
+    vrf     whose attachments it may leave by, where a leak leads; None: those of its own
     """
 
     attachment: str | None
     packet: bytes
     stack: bytes = b""
+    vrf: str | None = None
 
 
 class Outbound:
@@ -251,7 +254,13 @@ class Outbound:
         kept: bytes = b"",
     ) -> Labelled | Bypassed | Drop:
         """`tc` of a packet that came with labels; `kept`: those that go on below the service label."""
+        inside = self.leads_to(vrf, header.destination)
+        if inside is not vrf:
+            flow = flow._replace(vrf=inside.name)
         action = self.crypto_map.lookup(flow)
+        if inside is not vrf and inside.is_local(header.destination) and action != _DISCARDED:
+            body = _next_hop(vrf, header, packet)
+            return body if isinstance(body, Drop) else Bypassed(flow.attachment, body, kept, inside.name)
         if isinstance(action, Discard):
             return Drop(action.reason, vrf.name)
         if isinstance(action, Bypass):
@@ -287,6 +296,10 @@ class Outbound:
             label_class.outer(header.dscp),
             body,
         )
+
+    def leads_to(self, vrf: Vrf, destination: bytes) -> Vrf:
+        """The VRF in which a packed destination of `vrf` is: another one only by a leak."""
+        return self.vrfs.get(vrf.vrf_of(destination), vrf)
 
     def _source_belongs(self, vrf: Vrf, attachment: str, source: bytes) -> bool:
         match vrf.urpf:

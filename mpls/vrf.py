@@ -133,7 +133,9 @@ class Attachment:
 class Vrf:
     """One VRF of this PE. `name` is what everything here calls it, `id_text` its identity on the wire.
 
-    `announce`: prefixes for which labels are handed out; with one attachment they are behind it.
+    announce    prefixes for which labels are handed out; with one attachment they are behind it
+    reachable   prefixes of the VRF that lie behind peers: only there to outweigh shorter ones that are leaked
+    leaks       (prefix, VRF): what is in the other VRF and may be reached from this one
     """
 
     name: str
@@ -142,9 +144,12 @@ class Vrf:
     urpf: Urpf = Urpf.STRICT
     attachments: tuple[Attachment, ...] = ()
     announce: tuple[Network, ...] = ()
+    reachable: tuple[Network, ...] = ()
+    leaks: tuple[tuple[Network, str], ...] = ()
     local_addresses: frozenset[bytes] = field(init=False)
     """The PE's own addresses in this VRF, packed."""
     _behind: PrefixTable[frozenset[str]] = field(init=False, repr=False, compare=False)
+    _vrf_of: PrefixTable[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -152,6 +157,11 @@ class Vrf:
         own = (address.packed for attachment in self.attachments for address in attachment.addresses)
         object.__setattr__(self, "local_addresses", frozenset(own))
         object.__setattr__(self, "_behind", self._place())
+        vrf_of: PrefixTable[str] = PrefixTable(self.leaks)
+        if self.leaks:
+            for prefix in (*self.announce, *self.reachable, *(prefix for prefix, _ in self._behind.items())):
+                vrf_of[prefix] = self.name
+        object.__setattr__(self, "_vrf_of", vrf_of)
 
     def _place(self) -> PrefixTable[frozenset[str]]:
         behind: PrefixTable[frozenset[str]] = PrefixTable()
@@ -167,6 +177,10 @@ class Vrf:
 
     def label_class(self, class_id: ClassId) -> LabelClass | None:
         return next((candidate for candidate in self.classes if candidate.id == class_id), None)
+
+    def vrf_of(self, destination: bytes) -> str:
+        """The VRF in which a packed destination of this one is: another where its longest prefix is leaked."""
+        return self._vrf_of.lookup(destination) or self.name
 
     def is_local(self, address: bytes) -> bool:
         """Whether the packed address belongs behind some attachment: part of loose uRPF."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from endpoint.config.attach_checks import check_attachments
 from endpoint.config.auth_checks import check_auth, check_validity
 from endpoint.config.checks import check_classes, check_names
+from endpoint.config.leaks import check_leaks, own_prefixes, read_leak
 from endpoint.config.locate import locate_keys
 from endpoint.config.model import (
     ANY_ADDRESS,
@@ -26,6 +27,8 @@ from endpoint.config.model import (
     FrontDoor,
     KeyAuthConfig,
     LabelledConfig,
+    LabelsPer,
+    LeakConfig,
     LifetimeConfig,
     LocalAuthConfig,
     NullAuthConfig,
@@ -67,6 +70,8 @@ __all__ = [
     "FrontDoor",
     "KeyAuthConfig",
     "LabelledConfig",
+    "LabelsPer",
+    "LeakConfig",
     "LifetimeConfig",
     "LocalAuthConfig",
     "Mode",
@@ -84,6 +89,7 @@ __all__ = [
     "Udp",
     "VrfConfig",
     "load_config",
+    "own_prefixes",
     "parse_config",
 ]
 
@@ -131,8 +137,11 @@ def _parse(text: str, file: str, secrets: SecretSource) -> Config:
     pools = tuple(read_pool(table) for table in root.tables("pool", "[[pool]]"))
     config = Config(file, endpoint, vrfs, classes, peers, pools)
     rules = tuple(read_rule(table, config) for table in root.tables("crypto_map", "[[crypto_map]]"))
+    leaks = tuple(read_leak(table, config) for table in root.tables("leak", "[[leak]]"))
+    config = replace(config, leaks=leaks)
     root.close()
-    for check in (check_names, check_attachments, check_classes, check_peers, check_auth, check_pools):
+    checks = check_names, check_attachments, check_classes, check_peers, check_leaks, check_auth, check_pools
+    for check in checks:
         check(config, report)
     check_validity(config, report, time.time())
     if report.problems:

@@ -138,6 +138,13 @@ class AttachConfig:
         return self.kind, self.netns, side.tunnel or side.device
 
 
+class LabelsPer(Enum):
+    """What each label that we give out stands for."""
+
+    VRF = "vrf"  # one label for a class of the VRF, all its prefixes behind it
+    PREFIX = "prefix"  # a label for each announced prefix
+
+
 @dataclass(frozen=True, slots=True)
 class VrfConfig:
     """`[[vrf]]`. `classes` in the order in which they are tried; without any it is the single class 0."""
@@ -149,6 +156,7 @@ class VrfConfig:
     urpf: Urpf = Urpf.STRICT
     attach: tuple[AttachConfig, ...] = ()
     announce: tuple[Prefix, ...] = ()
+    labels_per: LabelsPer = LabelsPer.VRF
 
     @property
     def keeps_labels(self) -> bool:
@@ -159,6 +167,15 @@ class VrfConfig:
     def is_labelled(self) -> bool:
         """Whether packets with labels come from the inside."""
         return any(one.labelled is not None for one in self.attach)
+
+
+@dataclass(frozen=True, slots=True)
+class LeakConfig:
+    """`[[leak]]`: prefixes that are in VRF `source` and may be reached from VRF `target`."""
+
+    source: str
+    target: str
+    prefixes: tuple[Prefix, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +193,7 @@ class PeerVrfConfig:
     """`[[peer.vrf]]`: what the identity may use. `name` is ours, `peer_id` what the peer calls it.
 
     `route_based`, of plain IP: the selectors are everything, and `accept` only says what is routed there.
+    `routes`, of a native peer: what lies behind it whatever it announces, under its per-VRF label.
     """
 
     name: str
@@ -186,6 +204,7 @@ class PeerVrfConfig:
     labels: tuple[StaticLabels, ...] = ()
     addresses: AddressPair | None = None
     route_based: bool = False
+    routes: tuple[Prefix, ...] = ()
 
     def labels_of(self, class_id: ClassId) -> StaticLabels | None:
         return next((labels for labels in self.labels if labels.class_id == class_id), None)
@@ -338,6 +357,7 @@ class Config:
     peers: tuple[PeerConfig, ...]
     pools: tuple[PoolConfig, ...] = ()
     crypto_map: tuple[Rule, ...] = ()
+    leaks: tuple[LeakConfig, ...] = ()
     warnings: tuple[Problem, ...] = ()
 
     def vrf(self, name: str) -> VrfConfig | None:

@@ -112,6 +112,11 @@ def _check_peer_vrf(config: Config, report: Report, peer: PeerConfig, vrf: PeerV
     if vrf.route_based and (peer.encapsulation is not Encapsulation.NONE or peer.mode is not Mode.TUNNEL):
         message = 'is for encapsulation = "none" in tunnel mode: labels are routed as it is'
         report.error((*path, "route_based"), message, "leave it away")
+    if vrf.routes and peer.selectors is not Selectors.NATIVE:
+        message = "are for native peers, whose per-VRF label they take"
+        report.error(
+            (*path, "routes"), message, "write them into labels = { …, routes = [ … ] }, or into accept"
+        )
     ours = config.vrf(vrf.name)
     announce = ours.announce if ours else ()
     for prefix in vrf.accept:

@@ -14,6 +14,7 @@ from endpoint.config.model import (
     DEFAULT_STATE_DIR,
     EndpointConfig,
     FrontDoor,
+    LabelsPer,
     VrfConfig,
 )
 from endpoint.config.problems import BadValue, quoted
@@ -73,6 +74,7 @@ def read_vrf(table: Table) -> VrfConfig:
         urpf=table.choice("urpf", Urpf, Urpf.STRICT),
         attach=tuple(read_attachment(one) for one in table.tables("attach", 'attach = [{ tun = "red0" }]')),
         announce=table.unique("announce", parse_prefix) or (),
+        labels_per=table.choice("labels_per", LabelsPer, LabelsPer.VRF),
     )
     table.close()
     return vrf

@@ -112,6 +112,7 @@ def _read_peer_vrf(table: Table, vrfs: Mapping[str, VrfConfig], selectors: Selec
         labels=labels,
         addresses=_read_address_pair(table),
         route_based=table.boolean("route_based", False),
+        routes=table.unique("routes", parse_prefix) or (),
     )
     table.close()
     return vrf

@@ -1,0 +1,101 @@
+"""One hub and any number of spokes on a virtual clock, each node with one address of its own."""
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from endpoint.config import Config
+from endpoint.node import Node, Observers
+from ike import Datagram, Path
+from ike.testing.entropy import ScriptedEntropy
+
+DELAY_S = 0.001
+
+
+@dataclass
+class Member:
+    """A node, and (attachment, octets) of what it handed to the inside."""
+
+    node: Node
+    delivered: list[tuple[str, bytes]] = field(default_factory=list)
+    routes: set[tuple[str, str]] = field(default_factory=set)
+
+    def drops(self, reason: str) -> int:
+        return self.node.dataplane.drops[reason]
+
+
+class Star:
+    """Nodes by address; what is sent to an address arrives there a millisecond later."""
+
+    def __init__(self, *configs: Config) -> None:
+        self.now = 1000.0
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self.members: dict[str, Member] = {}
+        for config in configs:
+            address = config.endpoint.addresses[0]
+            self.members[address] = self._make(address, config)
+        for member in self.members.values():
+            member.node.start(self.now)
+
+    def _make(self, address: str, config: Config) -> Member:
+        delivered: list[tuple[str, bytes]] = []
+        routes: set[tuple[str, str]] = set()
+
+        def on_route(vrf: str, prefix: object, is_there: bool) -> None:
+            (routes.add if is_there else routes.discard)((vrf, str(prefix)))
+
+        node = Node(
+            config,
+            _Underlay(self),
+            lambda attachment, packets: delivered.extend((attachment, one) for one in packets),
+            entropy=ScriptedEntropy(address),
+            epoch=1,
+            observers=Observers(route=on_route),
+        )
+        return Member(node, delivered, routes)
+
+    def send(self, address: str, attachment: str, *packets: bytes) -> None:
+        """Something on the inside of a node sends."""
+        self.members[address].node.receive_packets(attachment, packets, self.now)
+
+    def carry(self, arrive: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._queue, (self.now + DELAY_S, self._count, arrive))
+
+    def run(self, seconds: float = 1.0) -> None:
+        end = self.now + seconds
+        while True:
+            deadlines = [one.node.next_deadline() for one in self.members.values()]
+            times = [deadline.at for deadline in deadlines if deadline is not None]
+            times += [self._queue[0][0]] if self._queue else []
+            at = min(times, default=end)
+            if at >= end:
+                break
+            self.now = max(self.now, at)
+            while self._queue and self._queue[0][0] <= self.now:
+                heapq.heappop(self._queue)[2]()
+            for one in self.members.values():
+                deadline = one.node.next_deadline()
+                if deadline is not None and deadline.at <= self.now:
+                    one.node.handle_timer(self.now)
+        self.now = end
+
+
+class _Underlay:
+    def __init__(self, star: Star) -> None:
+        self._star = star
+
+    def send_ike(self, datagram: Datagram) -> None:
+        path = Path(datagram.path.peer, datagram.path.local)
+        to = self._star.members.get(path.local[0])
+        if to is not None and not datagram.is_keepalive:
+            self._star.carry(lambda: to.node.receive_ike(datagram.data, path, self._star.now))
+
+    def send_esp(self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int) -> None:
+        to = self._star.members.get(path.peer[0])
+        if to is not None:
+            arrived = [
+                (packet, (path.local[0], path.local[1] if udp else 0), path.peer[0]) for packet in packets
+            ]
+            self._star.carry(lambda: to.node.receive_esp(arrived, self._star.now))
