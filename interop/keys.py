@@ -74,6 +74,10 @@ class KeyTables:
         ike, esp = set(self.ike), set(self.esp)
         return bool(ike and esp) and ike == set(other.ike) and esp == set(other.esp)
 
+    def by_spi(self) -> KeyTables:
+        """The same for any address (Wireshark's *): behind a NAT the two sides do not see the same ones."""
+        return KeyTables(self.ike, tuple(EspKey("*", "*", key.spi, key.key) for key in self.esp))
+
     def write(self, folder: Path) -> Path:
         """Write both tables; returns the folder."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import certificates, classes, demo, libreswan, life, linux_pe, strongswan
+from . import certificates, classes, demo, libreswan, life, linux_pe, paths, strongswan
 from .case import Case
 
 CASES: tuple[Case, ...] = (
@@ -12,5 +12,6 @@ CASES: tuple[Case, ...] = (
     *strongswan.CASES,
     *certificates.CASES,
     *life.CASES,
+    *paths.CASES,
     *libreswan.CASES,
 )

@@ -5,14 +5,9 @@ Must not know: how our program does it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from ..capture import Capture
 from ..peers.container import SwanContainer
-from ..peers.mplsec import Mplsec
 from ..peers.strongswan import Connection
 from ..pki import certify
 from ..wire import IKE_AUTH
@@ -26,7 +21,6 @@ from .case import (
     check_pings,
     require,
 )
-from .running import Running
 from .strongswan import PEER_CUSTOMER, IpTunnelCase
 
 CERT, CERTREQ, AUTH = 37, 38, 39
@@ -68,33 +62,19 @@ class CertificateCase(IpTunnelCase):
         auth = '{ certificate = "pe1.pem", key_file = "pe1.key", ca = "ca.pem" }'
         return super().config(red).replace('{ psk_file = "peer.psk" }', auth)
 
-    @contextmanager
-    def running(self, lab: Lab) -> Iterator[Running[SwanContainer]]:
+    def connection(self, names: tuple[str, str, str, str]) -> Connection:
+        return SignedConnection(*names, PSK, self.children(), encap=True)
+
+    def prepare(self, lab: Lab, container: SwanContainer) -> None:
         root = certify("Root", "p384", is_ca=True)
         middle = certify("Middle", "p384", root, is_ca=True)
         ours, theirs = certify("pe1.example", self.ours, middle), certify("pe2.example", self.theirs, root)
-        with ExitStack() as stack:
-            network = stack.enter_context(lab.network(self.topology))
-            front_door, red = network.host("pe1", f"{OUR_ADDRESS}/24"), network.namespace("red")
-            container = SwanContainer(lab.daemon, network, folder=lab.folder / "pe2", suite=self.suite)
-            stack.enter_context(container)
-            stack.enter_context(Capture(lab.capture, netns=network.wire, interface=network.bridge))
-            write(lab, "pe1", {"pe1.pem": ours.pem + middle.pem, "pe1.key": ours.key_pem, "ca.pem": root.pem})
-            write(lab, "pe2", {"pe2.pem": theirs.pem, "pe2.key": theirs.key_pem, "ca.pem": root.pem})
-            # Where swanctl looks for keys depends on its version: beside --file, or in its own folder.
-            container.sh(
-                "for d in /etc/swanctl /share; do mkdir -p $d/private && cp /share/pe2.key $d/private/; done"
-            )
-            names = (PEER_ADDRESS, OUR_ADDRESS, "pe2.example", "pe1.example")
-            charon = container.start_strongswan(SignedConnection(*names, PSK, self.children(), encap=True))
-            program = Mplsec(lab.folder / "pe1", self.config(red), PSK, netns=front_door, state=lab.state)
-            stack.enter_context(program)
-            yield Running(lab, red, container, charon, program)
-
-    def drive(self, lab: Lab) -> dict[str, Any]:
-        with self.running(lab) as now:
-            now.bring_up(self.role, self.their_child)
-            return {"answers_to_us": now.ping()} | now.facts()
+        write(lab, "pe1", {"pe1.pem": ours.pem + middle.pem, "pe1.key": ours.key_pem, "ca.pem": root.pem})
+        write(lab, "pe2", {"pe2.pem": theirs.pem, "pe2.key": theirs.key_pem, "ca.pem": root.pem})
+        # Where swanctl looks for keys depends on its version: beside --file, or in its own folder.
+        container.sh(
+            "for d in /etc/swanctl /share; do mkdir -p $d/private && cp /share/pe2.key $d/private/; done"
+        )
 
     def check(self, evidence: Evidence) -> list[str]:
         seen = self.check_packets(evidence)

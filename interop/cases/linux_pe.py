@@ -46,6 +46,8 @@ class LinuxPeCase(Case):
     needs_docker = False
     ends = ENDS
     """Our address and the peer's."""
+    peer_address = ""
+    """The peer's address in our configuration, if it is another one."""
     our_child = their_child = "mpls"
     has_esn = False
     start = "none"
@@ -74,7 +76,7 @@ announce = ["10.1.0.0/24"]
 [[peer]]
 name = "pe2"
 identity = "pe2.example"
-addresses = ["{self.ends[1]}"]
+addresses = ["{self.peer_address or self.ends[1]}"]
 auth = {{ psk_file = "peer.psk" }}
 ike = ["aes256gcm16-prfsha384-x25519"]
 esp = ["aes256gcm16"]
@@ -94,6 +96,11 @@ labels = {{ local = {OUR_LABEL}, peer = {PEER_LABEL}, routes = ["10.2.0.0/24"] }
         selector = f"dynamic[{self.protocol}]"
         return (Child(self.their_child, selector, selector),)
 
+    def connection(self) -> Connection:
+        """The connection that charon knows."""
+        names = (self.ends[1], self.ends[0], "pe2.example", "pe1.example")
+        return Connection(*names, PSK, self.children(), encap=self.is_udp)
+
     @contextmanager
     def running(self, lab: Lab) -> Iterator[Running[LinuxPe]]:
         with ExitStack() as stack:
@@ -102,11 +109,10 @@ labels = {{ local = {OUR_LABEL}, peer = {PEER_LABEL}, routes = ["10.2.0.0/24"] }
             linux = self.machine(network, lab)
             stack.enter_context(linux)
             stack.enter_context(Capture(lab.capture, netns=network.wire, interface=network.bridge))
-            names = (self.ends[1], self.ends[0], "pe2.example", "pe1.example")
-            charon = linux.start_strongswan(Connection(*names, PSK, self.children(), encap=self.is_udp))
+            charon = linux.start_strongswan(self.connection())
             ours = Mplsec(lab.folder / "pe1", self.config(red), PSK, netns=front_door, state=lab.state)
             stack.enter_context(ours)
-            yield Running(lab, red, linux, charon, ours)
+            yield Running(lab, network, red, linux, charon, ours)
 
     def front_door(self, network: Network) -> str:
         return network.host("pe1", f"{OUR_ADDRESS}/24")

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from ..networks import Network
 from ..peers.linux_pe import received, transmitted
 from ..peers.mplsec import Mplsec
 from ..peers.strongswan import StrongSwan
 from ..processes import Background, run, wait_until
+from ..topologies import Nat
 from .case import OUR_ADDRESS, OUR_CUSTOMER, PEER_ADDRESS, PINGS, Evidence, Lab, require
 
 STREAMS = {"stream": 1000, "gold": 1001, "standard": 1002}
@@ -42,6 +44,7 @@ class Running(Generic[M]):
     """Our program and charon on its machine. `red` is the namespace of our VRF's customers."""
 
     lab: Lab
+    network: Network
     red: str
     machine: M
     charon: StrongSwan
@@ -109,12 +112,14 @@ class Running(Generic[M]):
 
     def facts(self) -> dict[str, Any]:
         """What both sides say at the end; the peer's keys go to the lab's folder."""
-        keys = self.charon.keys()
+        keys, ours = self.charon.keys(), self.ours.keys()
+        if isinstance(self.network, Nat):
+            keys, ours = keys.by_spi(), ours.by_spi()
         keys.write(self.lab.keys)
         return {
             "peer_version": self.charon.version,
             "our_version": self.ours.version,
-            "keys_agree": keys.agrees_with(self.ours.keys()),
+            "keys_agree": keys.agrees_with(ours),
             "peer_sas": self.charon.ike_sas(),
             "our_status": self.ours.status(),
         }

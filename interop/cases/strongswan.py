@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..capture import Capture
+from ..networks import Network
 from ..packages import strongswan_root
 from ..peers.container import SwanContainer
 from ..peers.mplsec import Mplsec
@@ -29,6 +30,8 @@ from ..wire import (
     EspPacket,
 )
 from .case import (
+    ENDS,
+    IPV6_ENDS,
     OUR_ADDRESS,
     OUR_CUSTOMER,
     PEER_ADDRESS,
@@ -85,6 +88,19 @@ class StrongSwanCase(Case):
         """The connection that charon knows; `names`: its address and ours, its identity and ours."""
         return Connection(*names, psk=PSK, children=self.children(), encap=True)
 
+    def prepare(self, lab: Lab, container: SwanContainer) -> None:
+        """What both programs need in their folders (pe1, pe2) before they start."""
+
+    def front_door(self, network: Network) -> str:
+        """The namespace that our program is in."""
+        more = [f"{IPV6_ENDS[0]}/64"] if network.has_ipv6 else []
+        return network.host("pe1", f"{OUR_ADDRESS}/24", *more)
+
+    ends = ENDS
+    """Our address and the peer's, as our side sees them."""
+    peer_address = ""
+    """The peer's address in our configuration, if it is another one."""
+    udp = "always"
     classes: tuple[str, ...] = ()
     start = "none"
     more_settings = ""
@@ -97,7 +113,7 @@ class StrongSwanCase(Case):
         return f"""
 [endpoint]
 identity = "pe1.example"
-addresses = ["{OUR_ADDRESS}"]
+addresses = ["{self.ends[0]}"]
 
 [[vrf]]
 name = "red"
@@ -108,12 +124,12 @@ announce = ["10.1.0.0/24"]
 [[peer]]
 name = "pe2"
 identity = "pe2.example"
-addresses = ["{PEER_ADDRESS}"]
+addresses = ["{self.peer_address or self.ends[1]}"]
 auth = {{ psk_file = "peer.psk" }}
 ike = ["aes256gcm16-prfsha384-x25519"]
 esp = ["aes256gcm16"]
 mode = "tunnel"
-udp = "always"
+udp = "{self.udp}"
 start = "{self.start}"
 {self.more_settings}{self.peer_settings()}"""
 
@@ -121,15 +137,16 @@ start = "{self.start}"
     def running(self, lab: Lab) -> Iterator[Running[SwanContainer]]:
         with ExitStack() as stack:
             network = stack.enter_context(lab.network(self.topology))
-            front_door, red = network.host("pe1", f"{OUR_ADDRESS}/24"), network.namespace("red")
+            front_door, red = self.front_door(network), network.namespace("red")
             container = SwanContainer(lab.daemon, network, folder=lab.folder / "pe2", suite=self.suite)
             stack.enter_context(container)
             stack.enter_context(Capture(lab.capture, netns=network.wire, interface=network.bridge))
-            names = (PEER_ADDRESS, OUR_ADDRESS, "pe2.example", "pe1.example")
+            self.prepare(lab, container)
+            names = (self.ends[1], self.ends[0], "pe2.example", "pe1.example")
             charon = container.start_strongswan(self.connection(names))
             ours = Mplsec(lab.folder / "pe1", self.config(red), PSK, netns=front_door, state=lab.state)
             stack.enter_context(ours)
-            yield Running(lab, red, container, charon, ours)
+            yield Running(lab, network, red, container, charon, ours)
 
     def facts(self, now: Running[SwanContainer]) -> dict[str, Any]:
         """What both sides say at the end."""
@@ -137,7 +154,11 @@ start = "{self.start}"
 
     def check_tunnel(self, evidence: Evidence) -> list[str]:
         """What these cases share: who began; nothing but UDP-encapsulated tunnel-mode ESP that opens."""
-        seen = [check_initiator(evidence, self.role), check_decrypted(evidence), check_keys(evidence)]
+        seen = [
+            check_initiator(evidence, self.role, self.ends),
+            check_decrypted(evidence),
+            check_keys(evidence),
+        ]
         for packet in evidence.esp:
             require(packet.is_udp_encapsulated, f"not UDP-encapsulated: {packet}")
             require(packet.next_header == 4, f"not tunnel mode: {packet}")
@@ -180,7 +201,7 @@ accept = ["10.2.0.0/24"]
         seen = self.check_packets(evidence)
         made = [child.request.exchange for child in evidence.children if child.is_accepted]
         require(made == [self.first_exchange], f"children were made in the exchanges {made}")
-        return [*seen, *check_both_ways(evidence, OUR_CUSTOMER, PEER_CUSTOMER)]
+        return [*seen, *check_both_ways(evidence, OUR_CUSTOMER, PEER_CUSTOMER, self.ends)]
 
     def check_packets(self, evidence: Evidence) -> list[str]:
         seen = self.check_tunnel(evidence)
