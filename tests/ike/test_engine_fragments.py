@@ -89,6 +89,8 @@ def test_chain_of_ten_fragments_passes_an_mtu_of_1280() -> None:
         assert max(len(datagram.data) for datagram in fragments(tap, side)) == 1280 - 20 - 8 - 4
         (record,) = [r for r in side.trace if r.summary.startswith("IKE_AUTH request")]
         assert record.datagrams == len(fragments(tap, pair.left))
+    pair.run(SETTINGS.reassembly_s + 1)
+    assert all(DropReason.FRAGMENT_TIMEOUT not in side.engine.counters for side in (pair.left, pair.right))
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -337,8 +339,12 @@ def test_incomplete_message_is_forgotten_in_time() -> None:
 def test_reassembly_timer_is_not_moved_by_later_fragments() -> None:
     pair, tap = established(settings=replace(SETTINGS, reassembly_s=3.0))
     tap.hold(lambda datagram: is_fragment(datagram) and number_of(datagram) == 2)
+    tap.hold(lambda datagram: is_fragment(datagram) and number_of(datagram) == 3, 1)
     big_notify(pair, pair.left)
-    pair.run(2.9)
+    pair.run(0.5)
+    held_octets = pair.right.engine._host.reassembly_budget.used_octets
+    pair.run(2.4)
+    assert pair.right.engine._host.reassembly_budget.used_octets > held_octets, "3 has come meanwhile"
     assert pair.right.engine._host.reassembly_budget.used_octets > 0
     assert pair.right.engine.counters[DropReason.FRAGMENT_TIMEOUT] == 0
     pair.run(0.2)

@@ -235,8 +235,9 @@ def test_a_larger_total_that_is_refused_discards_nothing() -> None:
 
 def test_only_the_datagram_of_fragment_1_is_kept() -> None:
     parts, budget = reassembly()
-    parts.add(KEY, fragment(2, 3, b"", b"x" * 100))
-    assert budget.used_octets == 0
+    second = fragment(2, 3, b"", b"x" * 100)
+    parts.add(KEY, second)
+    assert budget.used_octets == len(second.raw) == 0
     parts.add(KEY, fragment(1, 3, b"", b"x" * 100))
     assert budget.used_octets == 100
 
