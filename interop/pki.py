@@ -5,6 +5,7 @@ Must not know: who uses the certificates, or our own code.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -41,8 +42,18 @@ class Certified:
         return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
-def certify(name: str, kind: str, issuer: Certified | None = None, *, is_ca: bool = False) -> Certified:
-    """A certificate for `name`, valid since yesterday for ten days; without an issuer self-signed."""
+def certify(
+    name: str,
+    kind: str,
+    issuer: Certified | None = None,
+    *,
+    is_ca: bool = False,
+    more_names: Sequence[str] = (),
+) -> Certified:
+    """A certificate for `name`, valid since yesterday for ten days; without an issuer self-signed.
+
+    `more_names`: further DNS names; they make it as long as one likes.
+    """
     key = new_key(kind)
     subject = x509.Name.from_rfc4514_string(f"CN={name},O=mplsec interop lab")
     signer, now = issuer.key if issuer else key, datetime.now(UTC)
@@ -74,7 +85,9 @@ def certify(name: str, kind: str, issuer: Certified | None = None, *, is_ca: boo
             critical=True,
         )
     )
-    if not is_ca:
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    names = [*([] if is_ca else [name]), *more_names]
+    if names:
+        alternatives = x509.SubjectAlternativeName([x509.DNSName(one) for one in names])
+        builder = builder.add_extension(alternatives, critical=False)
     is_eddsa = isinstance(signer, ed25519.Ed25519PrivateKey)
     return Certified(builder.sign(signer, None if is_eddsa else hashes.SHA384()), key)

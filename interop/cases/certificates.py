@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..peers.container import SwanContainer
 from ..peers.strongswan import Connection
-from ..pki import certify
+from ..pki import Certified, certify
 from ..wire import IKE_AUTH
 from .case import (
     OUR_ADDRESS,
@@ -58,6 +58,13 @@ class CertificateCase(IpTunnelCase):
         self.name = f"strongswan-certificates-{ours}-{theirs}-{role}"
         self.feature = f"certificates: {ours} (ours) and {theirs} (the peer's), RFC 7427, chain of two sent"
 
+    def certificates(self) -> tuple[Certified, list[Certified], Certified]:
+        """The root, our chain with the end entity first, and the peer's certificate."""
+        root = certify("Root", "p384", is_ca=True)
+        middle = certify("Middle", "p384", root, is_ca=True)
+        ours = [certify("pe1.example", self.ours, middle), middle]
+        return root, ours, certify("pe2.example", self.theirs, root)
+
     def config(self, red: str) -> str:
         auth = '{ certificate = "pe1.pem", key_file = "pe1.key", ca = "ca.pem" }'
         return super().config(red).replace('{ psk_file = "peer.psk" }', auth)
@@ -66,10 +73,9 @@ class CertificateCase(IpTunnelCase):
         return SignedConnection(*names, PSK, self.children(), encap=True)
 
     def prepare(self, lab: Lab, container: SwanContainer) -> None:
-        root = certify("Root", "p384", is_ca=True)
-        middle = certify("Middle", "p384", root, is_ca=True)
-        ours, theirs = certify("pe1.example", self.ours, middle), certify("pe2.example", self.theirs, root)
-        write(lab, "pe1", {"pe1.pem": ours.pem + middle.pem, "pe1.key": ours.key_pem, "ca.pem": root.pem})
+        root, (ours, *middle), theirs = self.certificates()
+        chain = "".join(one.pem for one in (ours, *middle))
+        write(lab, "pe1", {"pe1.pem": chain, "pe1.key": ours.key_pem, "ca.pem": root.pem})
         write(lab, "pe2", {"pe2.pem": theirs.pem, "pe2.key": theirs.key_pem, "ca.pem": root.pem})
         # Where swanctl looks for keys depends on its version: beside --file, or in its own folder.
         container.sh(

@@ -103,6 +103,8 @@ class StrongSwanCase(Case):
     udp = "always"
     classes: tuple[str, ...] = ()
     start = "none"
+    charon_settings = ""
+    """Lines of the peer's strongswan.conf, for charon."""
     more_settings = ""
     """Lines of our [[peer]] beyond those that all these cases share."""
 
@@ -143,7 +145,7 @@ start = "{self.start}"
             stack.enter_context(Capture(lab.capture, netns=network.wire, interface=network.bridge))
             self.prepare(lab, container)
             names = (self.ends[1], self.ends[0], "pe2.example", "pe1.example")
-            charon = container.start_strongswan(self.connection(names))
+            charon = container.start_strongswan(self.connection(names), settings=self.charon_settings)
             ours = Mplsec(lab.folder / "pe1", self.config(red), PSK, netns=front_door, state=lab.state)
             stack.enter_context(ours)
             yield Running(lab, network, red, container, charon, ours)
