@@ -276,6 +276,10 @@ class EngineSettings:
     `max_sessions_per_identity` with the same two identities is ended. `nat_keepalive_s`: after so much silence
     an end behind a NAT sends a keepalive (RFC 3948 4). A message that comes in fragments may have
     `max_message_octets`; all that are incomplete may hold `max_incomplete_octets`, for `reassembly_s` each.
+    `window`: how many requests of a peer we promise to take at once (SET_WINDOW_SIZE, RFC 7296 2.3), and have in
+    flight ourselves if it promises as many. `invalid_spi_answers_per_s`: answers to what belongs to no IKE SA;
+    `complaints_per_s`: what an IKE SA is told about stray messages of its peer. No more than `max_lingering` IKE
+    SAs that are over are kept to repeat their last words.
     """
 
     cookie_threshold: int = 32
@@ -287,6 +291,9 @@ class EngineSettings:
     cookie_lifetime_s: float = 30.0
     max_init_rounds: int = 6
     invalid_spi_answers_per_s: float = 10.0
+    complaints_per_s: float = 0.1
+    window: int = 8
+    max_lingering: int = 1024
     temporary_failure_retry_s: float = 5.0
     reauth_overlap_s: float = 5.0
     reauth_retry_s: float = 60.0

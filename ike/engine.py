@@ -29,6 +29,7 @@ from ike.exchanges.exchange import Close, Fail
 from ike.exchanges.informational import SendNotify, delete_ike_sa
 from ike.exchanges.sa_init_responder import InitResponder
 from ike.host import Configure, Host, Informational, Rewrite
+from ike.limits import RateLimit
 from ike.numbers import ExchangeType, NotifyType
 from ike.reauthentication import path_of
 from ike.sa import IkeSa, initiate
@@ -79,8 +80,8 @@ class IkeEngine:
         )
         self._init_responder = InitResponder(self._host)
         self._tokens = 0
-        self._answers_left = 0.0
-        self._answers_at = 0.0
+        rate = self._host.settings.invalid_spi_answers_per_s
+        self._answers = RateLimit(rate, max(1.0, rate))
 
     # --- from the network
 
@@ -118,12 +119,8 @@ class IkeEngine:
 
     def _complain(self, header: Header, notify_type: NotifyType, path: Path, now: float) -> None:
         """An unprotected response to an unprotected request, at a limited rate (RFC 7296 1.5, 2.21.4)."""
-        rate = self._host.settings.invalid_spi_answers_per_s
-        self._answers_left = min(rate, self._answers_left + (now - self._answers_at) * rate)
-        self._answers_at = now
-        if self._answers_left < 1:
+        if not self._answers.allows(now):
             return
-        self._answers_left -= 1
         response = Message(
             header.spi_i,
             header.spi_r,

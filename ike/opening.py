@@ -77,10 +77,11 @@ class Opener:
             return Opened(whole, added.first_type, added.inner, added.fragments)
         return None
 
-    def is_authentic_fragment(self, message: Message, protection: Protection) -> bool:
-        """For fragments of what is answered already."""
+    def is_authentic(self, message: Message, protection: Protection) -> bool:
+        """For what will not be processed: a datagram with SK, or a single fragment."""
+        is_fragment = message.encrypted is not None and message.encrypted.is_fragment
         try:
-            protection.open_fragment(message.raw)
+            (protection.open_fragment if is_fragment else protection.open)(message.raw)
         except IntegrityError:
             self._host.drop(DropReason.INTEGRITY)
             return False

@@ -15,13 +15,14 @@ from ike.crypto.prf import Prf
 from ike.errors import LocalError, ParseError, SchemaError
 from ike.events import CloseReason, Direction, DropReason, FailureReason, IkeKeyLogEntry
 from ike.exchanges.exchange import Close, Exchange, Fail, Outcome, Successor, error_in
-from ike.exchanges.informational import LastWords
+from ike.exchanges.informational import Complain, LastWords
 from ike.exchanges.rekey_ike import RekeyIkeSa
 from ike.exchanges.respond import respond
 from ike.exchanges.sa_init import InitiateSa
 from ike.exchanges.schema import UnsupportedCriticalPayload, story_of
 from ike.fragments import udp_payload_octets
 from ike.host import Host
+from ike.limits import RateLimit
 from ike.material import InitMaterial, Keyed
 from ike.nat import NatState
 from ike.numbers import ExchangeType, NotifyType, TransformType
@@ -33,7 +34,7 @@ from ike.states import Doing, IkeSaState, check_transition
 from ike.timers import TimerKind
 from ike.window import Arrival, RequestWindow, ResponseWindow
 from ike.wire.message import HEADER_OCTETS, NO_SPI, Header, Message, SealedBody, parse_payloads
-from ike.wire.payloads import NotifyPayload, Payload
+from ike.wire.payloads import AuthPayload, NotifyPayload, Payload
 from ike.wire.sa import Proposal
 
 LINGER_S = 30.0
@@ -77,6 +78,8 @@ class IkeSa:
         self.opener = Opener(host)
         self._keyed: Keyed | None = None
         self._last_words: Sequence[Payload] = ()
+        self._is_window_told = False
+        self._complaints = RateLimit(host.settings.complaints_per_s)
 
     @property
     def own_spi(self) -> bytes:
@@ -132,7 +135,8 @@ class IkeSa:
         payloads = exchange.request(self, now)
         if payloads is None:
             return False
-        message = self._message(exchange.exchange_type, tuple(payloads), self.requests.next_id)
+        payloads = self._with_window(exchange.exchange_type, payloads)
+        message = self._message(exchange.exchange_type, payloads, self.requests.next_id)
         datagrams = self._seal(message, now)
         message_id = self.requests.send(exchange, datagrams)
         self._send(datagrams, self.path, now)
@@ -154,6 +158,22 @@ class IkeSa:
     def _send(self, datagrams: Sequence[bytes], path: Path, now: float) -> None:
         self.session.location.note_sent(now)
         self.host.send(datagrams, path)
+
+    def _with_window(self, exchange: int, payloads: Sequence[Payload]) -> tuple[Payload, ...]:
+        """N(SET_WINDOW_SIZE) in the first message that can be the promise of an authenticated end (RFC 7296 2.3)."""
+        is_proof = exchange == ExchangeType.IKE_AUTH and any(isinstance(one, AuthPayload) for one in payloads)
+        size = self.host.settings.window
+        if self._is_window_told or size == 1 or not (is_proof or self.state is IkeSaState.ESTABLISHED):
+            return tuple(payloads)
+        self._is_window_told = True
+        return (*payloads, NotifyPayload(NotifyType.SET_WINDOW_SIZE, size.to_bytes(4, "big")))
+
+    def _note_window(self, message: Message) -> None:
+        """The peer's promise, of which we use as much as ours is. It never takes one back."""
+        notify = message.notify(NotifyType.SET_WINDOW_SIZE)
+        if notify and len(notify.data) == 4:
+            promised = int.from_bytes(notify.data, "big")
+            self.requests.size = max(self.requests.size, min(promised, self.host.settings.window))
 
     def _message(
         self, exchange: int, payloads: tuple[Payload, ...], message_id: int, *, is_response: bool = False
@@ -205,7 +225,8 @@ class IkeSa:
 
         It goes where the request came from (RFC 7296 2.11).
         """
-        message = self._message(request.exchange, tuple(payloads), request.message_id, is_response=True)
+        payloads = self._with_window(request.exchange, payloads)
+        message = self._message(request.exchange, payloads, request.message_id, is_response=True)
         datagrams = self._seal(message, now)
         self.responses.answered(request.message_id, request.raw, datagrams)
         self._send(datagrams, path, now)
@@ -242,6 +263,7 @@ class IkeSa:
         )
         sa.nat, sa.vendor_ids, sa.offers_childless = self.nat, self.vendor_ids, self.offers_childless
         sa.fragment_octets = self.fragment_octets
+        sa.responses.size = self.host.settings.window
         sa.use_keys(proposal, keys)
         return sa
 
@@ -270,6 +292,7 @@ class IkeSa:
             self._receive_answered(data, path)
         elif arrival is Arrival.OUTSIDE or self.state is IkeSaState.CLOSED:
             self.host.drop(DropReason.OUTSIDE_WINDOW)
+            self._complain_of_id(data, now)
         elif header.exchange not in self._expected_exchanges():
             self.host.drop(DropReason.UNEXPECTED_EXCHANGE)
         elif (opened := self._open(data, now)) is not None:
@@ -311,9 +334,19 @@ class IkeSa:
             self.host.drop(DropReason.OUTSIDE_WINDOW)
         elif sealed.fragment_number != 1:
             self.host.drop(DropReason.FRAGMENT_REPEATED)
-        elif self.opener.is_authentic_fragment(message, self.keyed.protection):
+        elif self.opener.is_authentic(message, self.keyed.protection):
             self.host.drop(DropReason.RETRANSMITTED_REQUEST)
             self.host.send(self.responses.response_to(message.message_id), path)
+
+    def _complain_of_id(self, data: bytes, now: float) -> None:
+        """INVALID_MESSAGE_ID, seldom, to whoever can seal a message, in a request of ours (RFC 7296 2.3, 3.10.1)."""
+        if self.state is not IkeSaState.ESTABLISHED or not self._complaints.allows(now):
+            return
+        message = self._parse(data)
+        if message and self.opener.is_authentic(message, self.keyed.protection):
+            message_id = message.message_id.to_bytes(4, "big")
+            self.session.queue(Complain(NotifyPayload(NotifyType.INVALID_MESSAGE_ID, message_id)))
+            self.session.pump(now)
 
     def _heard(self, path: Path, now: float) -> None:
         """A fresh authenticated message. Only now may the peer's address follow (RFC 7296 2.23)."""
@@ -329,6 +362,7 @@ class IkeSa:
         """The message in clear. Raises ParseError."""
         message = replace(opened.message, payloads=parse_payloads(opened.first_type, opened.inner))
         self.host.trace_message(now, self.session.number, Direction.RECEIVED, path, message, opened.datagrams)
+        self._note_window(message)
         return message
 
     def _process_request(self, opened: Opened, path: Path, now: float) -> None:
@@ -480,6 +514,8 @@ class IkeSa:
     def _say_last_words(self, now: float) -> None:
         if self._last_words and self.requests.is_open:
             words, self._last_words = self._last_words, ()
+            for message_id in self.requests.in_flight:
+                self.stop_retransmission(message_id)
             self.start(LastWords(words), now)
 
     def _forget(self, now: float) -> None:

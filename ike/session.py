@@ -6,7 +6,6 @@ or Message IDs.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING
 
@@ -35,6 +34,7 @@ from ike.location import Location
 from ike.numbers import ExchangeType
 from ike.states import IkeSaState, is_redundant
 from ike.timers import TimerKind
+from ike.waiting import RequestQueue
 from ike.wire.identity import Identity
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ class Session:
         """The session that goes when this one has its children: its ends authenticate again."""
         self.announced_s: float | None = None
         """Within what time the peer wants us to authenticate again (RFC 4478)."""
-        self._waiting: list[tuple[int, int, Exchange]] = []
-        self._count = 0
+        self._waiting = RequestQueue()
         self._refused_since: float | None = None
 
     @property
@@ -141,12 +140,11 @@ class Session:
 
     def queue(self, exchange: Exchange) -> None:
         """Let a request wait for the window; `pump` sends it."""
-        self._count += 1
-        heapq.heappush(self._waiting, (exchange.priority, self._count, exchange))
+        self._waiting.put(exchange)
 
     def requests(self) -> Iterator[Exchange]:
         """All of ours that wait or are in flight."""
-        yield from (exchange for _, _, exchange in self._waiting)
+        yield from self._waiting
         for sa in (self.current, *self.others):
             yield from sa.requests.exchanges
 
@@ -155,8 +153,7 @@ class Session:
 
         While the IKE SA is being rekeyed nothing new starts (RFC 7296 1.3.2).
         """
-        while self._waiting and self._may_start(self._waiting[0][2]):
-            exchange = heapq.heappop(self._waiting)[2]
+        while (exchange := self._waiting.take(self.current.requests.exchanges, self._may_start)) is not None:
             if not self.current.start(exchange, now):
                 self.note_end(exchange)
 
@@ -167,9 +164,7 @@ class Session:
         if current.peer_successor or current.is_rekeying:
             return False
         # A replaced IKE SA may wait for a Delete that does not come before the peer knows where we are.
-        if self.others and not isinstance(exchange, UpdateAddresses):
-            return False
-        return not (isinstance(exchange, RekeyIkeSa) and current.requests.in_flight)
+        return isinstance(exchange, UpdateAddresses) or not self.others
 
     def retry_later(self, exchange: Exchange, now: float) -> Outcome:
         """The peer said TEMPORARY_FAILURE: again after a while, but not for ever (RFC 7296 2.25)."""
@@ -198,6 +193,7 @@ class Session:
         self._drop_candidates(but=sa)
         self.current = sa
         sa.become(IkeSaState.ESTABLISHED)
+        sa.responses.size = self.host.settings.window
         sa.init = None
         if self.host.half_open.pop(sa.init_digest, None):
             self.host.completed_inits.add(sa.init_digest)
@@ -337,7 +333,7 @@ class Session:
         for exchange in list(self.requests()):
             for event in exchange.on_lost(self.current, session_is_over=True).events:
                 self.host.emit(event)
-        self._waiting = []
+        self._waiting.clear()
 
     def _forget(self) -> None:
         self.host.timers.cancel_all(self)
@@ -465,9 +461,8 @@ class Session:
             self.others.remove(sa)
         if self.is_over:
             return
-        for exchange in sa.requests.exchanges:
-            for again in exchange.on_lost(sa, session_is_over=False).start:
-                self.queue(again)
+        outcomes = [exchange.on_lost(sa, session_is_over=False) for exchange in sa.requests.exchanges]
+        self._waiting.put_back([again for outcome in outcomes for again in outcome.start])
         self.pump(now)
 
     # --- time

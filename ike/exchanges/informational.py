@@ -96,12 +96,28 @@ class SendNotify(_Informational):
         return self._notifies
 
     def on_response(self, sa: IkeSa, message: Message, story: Story, now: float) -> Outcome:
-        return Outcome(events=(NotifyAnswered(sa.session.number, self._token, message.notifies),))
+        own = tuple(n for n in message.notifies if n.notify_type != NotifyType.SET_WINDOW_SIZE)
+        return Outcome(events=(NotifyAnswered(sa.session.number, self._token, own),))
 
     def on_lost(self, sa: IkeSa, *, session_is_over: bool) -> Outcome:
         if session_is_over:
             return Outcome(events=(NotifyAnswered(sa.session.number, self._token, None),))
         return Outcome(start=(self,))
+
+
+class Complain(_Informational):
+    """Tells the peer of something stray: INVALID_MESSAGE_ID or INVALID_SPI. Its answer says nothing."""
+
+    priority = Priority.NOTIFY
+
+    def __init__(self, notify: NotifyPayload) -> None:
+        self._notify = notify
+
+    def request(self, sa: IkeSa, now: float) -> Sequence[Payload] | None:
+        return (self._notify,)
+
+    def on_response(self, sa: IkeSa, message: Message, story: Story, now: float) -> Outcome:
+        return NOTHING
 
 
 class LastWords(_Informational):

@@ -6,12 +6,11 @@ Must not know: how our program does it.
 from __future__ import annotations
 
 from ..pki import Certified, certify
-from ..wire import IKE_AUTH, IKE_SA_INIT
+from ..wire import IKE_AUTH, IKE_SA_INIT, ike_fragments
 from .case import OUR_ADDRESS, OUR_CUSTOMER, PEER_ADDRESS, Evidence, check_pings, require
 from .certificates import CERT, CertificateCase
 from .strongswan import PEER_CUSTOMER
 
-SKF = 53
 FRAGMENTATION_SUPPORTED = 16430
 MTU = 1280
 FRAGMENTS = 10
@@ -49,18 +48,17 @@ class FragmentationCase(CertificateCase):
                 f"{source} did not announce fragmentation",
             )
             auth = [one for one in ours if one.exchange == IKE_AUTH]
-            fragments = [one for one in auth if one.payload(SKF)]
-            require(len(fragments) >= FRAGMENTS, f"{source} sent {len(fragments)} fragments")
-            require(len(fragments) == len(auth), f"{source} sent IKE_AUTH whole, too")
-            sent = [payload for one in fragments for payload in one.payloads if payload.type == CERT]
-            require(len(sent) == certificates, f"{source}: {len(sent)} certificates in the fragments")
+            require(len(auth) == 1, f"{source} sent {len(auth)} IKE_AUTH messages")
+            sent = sum(payload.type == CERT for payload in auth[0].payloads)
+            require(sent == certificates, f"{source} sent {sent} certificates")
+            fragments = auth[0].fragments
+            require(fragments >= FRAGMENTS, f"{source} sent IKE_AUTH in {fragments} fragments")
+            headers = [packet.layer("ip") for packet, _, _ in ike_fragments(evidence.packets)]
             longest = max(
-                one.packet.layers[one.packet.stack.index("ip")].number("ip.len") or 0 for one in auth
+                one.number("ip.len") or 0 for one in headers if one and one.first("ip.src") == source
             )
             require(longest <= MTU, f"{source} sent IKE in an IP packet of {longest} octets")
-            seen.append(
-                f"{source}: {certificates} certificates in {len(fragments)} fragments of up to {longest} octets"
-            )
+            seen.append(f"{source}: {sent} certificates in {fragments} fragments of up to {longest} octets")
         return seen
 
 

@@ -111,10 +111,8 @@ def new_pair(
         left_connections,
         right_connections,
         link=link,
-        left_settings=settings,
-        right_settings=settings,
         seed=seed,
-        **options,  # type: ignore[arg-type]
+        **({"left_settings": settings, "right_settings": settings} | options),  # type: ignore[arg-type]
     )
     return pair, tap
 

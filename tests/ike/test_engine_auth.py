@@ -132,7 +132,7 @@ def test_first_child_travels_in_ike_auth_when_not_childless() -> None:
     assert only_child(pair.left).is_creator
     assert pair.right.last(ChildSaEstablished).use_outbound
     assert summaries(pair.left)[1].endswith(
-        "AUTH N(USE_TRANSPORT_MODE) N(ESP_TFC_PADDING_NOT_SUPPORTED) SA TSi(1) TSr(1)}"
+        "AUTH N(USE_TRANSPORT_MODE) N(ESP_TFC_PADDING_NOT_SUPPORTED) SA TSi(1) TSr(1) N(SET_WINDOW_SIZE)}"
     )
     pair.left.engine.rekey_child(pair.left.session, only_child(pair.left).spi_in, pair.now)
     pair.run(1)

@@ -65,8 +65,8 @@ def test_extension_is_on_when_both_announce_it() -> None:
     assert pair.right.last(IkeSaEstablished).extension_data == b"left"
     assert sent(pair.left)[0].endswith(" V}")
     assert sent(pair.right)[0].endswith("N(CHILDLESS_IKEV2_SUPPORTED) V}")
-    assert sent(pair.left)[1].endswith("AUTH N(NOTIFY_51137)}")
-    assert sent(pair.right)[1].endswith("AUTH N(NOTIFY_51137)}")
+    assert sent(pair.left)[1].endswith("AUTH N(NOTIFY_51137) N(SET_WINDOW_SIZE)}")
+    assert sent(pair.right)[1].endswith("AUTH N(NOTIFY_51137) N(SET_WINDOW_SIZE)}")
 
 
 def test_only_children_of_the_extension_exist_where_it_is_on() -> None:

@@ -21,8 +21,9 @@ from ike import (
 from ike.numbers import ExchangeType, NotifyType, PayloadType
 from ike.testing.entropy import ScriptedEntropy
 from ike.testing.pair import LEFT_ADDRESS, RIGHT_ADDRESS, Pair
+from ike.wire.message import Header
 from ike.wire.payloads import DeletePayload, EapPayload, NoncePayload, UnknownPayload
-from tests.ike.engine_kit import assert_in_sync, established, message, new_pair, only_child
+from tests.ike.engine_kit import SETTINGS, assert_in_sync, established, message, new_pair, only_child
 
 TO_RIGHT = Path((RIGHT_ADDRESS, 500), (LEFT_ADDRESS, 500))
 TO_LEFT = Path((LEFT_ADDRESS, 500), (RIGHT_ADDRESS, 500))
@@ -247,9 +248,11 @@ def test_requests_outside_the_window_are_dropped() -> None:
     pair, tap = established()
     tap.hold(message(sent_by=pair.left))
     session = pair.left.engine._host.sessions[pair.left.session]
-    session.current.requests.next_id += 5
+    session.current.requests.next_id += SETTINGS.window
     pair.left.engine.check_liveness(pair.left.session, pair.now)
     pair.flush()
     pair.right.engine.receive_datagram(tap.held[0].data, tap.held[0].path, pair.now)
     assert pair.right.engine.counters[DropReason.OUTSIDE_WINDOW] == 1
-    assert pair.right.engine.datagrams_to_send(pair.now) == []
+    (told,) = pair.right.engine.datagrams_to_send(pair.now)
+    assert Header.parse(told.data).is_response is False, "the invalid request MUST NOT be acknowledged"
+    assert pair.right.trace[-1].summary.endswith("{N(INVALID_MESSAGE_ID)}")

@@ -23,7 +23,7 @@ from ike.numbers import ExchangeType
 from ike.testing.link import ImpairedLink, Nat
 from ike.testing.pair import LEFT_ADDRESS, RIGHT_ADDRESS, Side
 from ike.wire.message import Header
-from tests.ike.engine_kit import CHILD, assert_in_sync, established, message, new_pair, only_child
+from tests.ike.engine_kit import CHILD, SETTINGS, assert_in_sync, established, message, new_pair, only_child
 
 INFORMATIONAL = ExchangeType.INFORMATIONAL
 
@@ -64,7 +64,7 @@ def test_jitter_only_shortens_and_comes_from_entropy() -> None:
 
 
 def test_one_request_at_a_time_in_order_of_urgency() -> None:
-    pair, tap = established()
+    pair, tap = established(settings=replace(SETTINGS, window=1))
     tap.hold(message(sent_by=pair.right), count=1)
     engine, session = pair.left.engine, pair.left.session
     engine.send_notify(session, (NotifyPayload(51138, b"first"),), pair.now)
@@ -90,7 +90,7 @@ def test_requests_cross_without_deadlock() -> None:
 
 
 def test_replayed_request_is_answered_from_memory_alone() -> None:
-    pair, tap = established()
+    pair, tap = established(settings=replace(SETTINGS, window=1))
     pair.left.engine.create_child(pair.left.session, "net", pair.now)
     pair.run(1)
     request = tap.seen[0]
@@ -271,4 +271,6 @@ def test_trace_tells_both_directions() -> None:
     received = [r.summary for r in pair.right.trace if r.direction.value == "received"]
     told = [r.summary for r in pair.left.trace if r.direction.value == "sent"]
     assert received == told
-    assert told[1] == ("IKE_AUTH request 1 {IDi(left.example) N(INITIAL_CONTACT) IDr(right.example) AUTH}")
+    assert told[1] == (
+        "IKE_AUTH request 1 {IDi(left.example) N(INITIAL_CONTACT) IDr(right.example) AUTH N(SET_WINDOW_SIZE)}"
+    )
