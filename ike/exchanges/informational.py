@@ -15,7 +15,7 @@ from ike.config import Path
 from ike.events import CloseReason, NotifyAnswered
 from ike.exchanges.auth_lifetime import announced_lifetime
 from ike.exchanges.configuration import respond_configuration
-from ike.exchanges.exchange import Close, CloseChild, Exchange, Outcome, Priority
+from ike.exchanges.exchange import NOTHING, Close, CloseChild, Exchange, Outcome, Priority
 from ike.exchanges.mobike import has_new_mapping, mapping_check, respond_addresses
 from ike.exchanges.schema import Story
 from ike.numbers import ExchangeType, NotifyType, ProtocolId, is_error_notify, name_of

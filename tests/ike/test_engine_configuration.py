@@ -110,8 +110,14 @@ def test_the_address_is_the_clients_traffic_selector() -> None:
 def test_the_request_travels_before_the_child_in_ike_auth() -> None:
     pair = up(Gateway(GIVEN))
     auths = [record.summary for record in pair.left.trace if record.summary.startswith("IKE_AUTH")]
-    assert " AUTH CP(CFG_REQUEST) N(ESP_TFC_PADDING_NOT_SUPPORTED) SA TSi(1) TSr(2)}" in auths[0]
-    assert " AUTH CP(CFG_REPLY) N(ESP_TFC_PADDING_NOT_SUPPORTED) SA TSi(1) TSr(2)}" in auths[1]
+    assert (
+        " AUTH CP(CFG_REQUEST) N(ESP_TFC_PADDING_NOT_SUPPORTED) SA TSi(1) TSr(2) N(SET_WINDOW_SIZE)}"
+        in auths[0]
+    )
+    assert (
+        " AUTH CP(CFG_REPLY) N(ESP_TFC_PADDING_NOT_SUPPORTED) SA TSi(1) TSr(2) N(SET_WINDOW_SIZE)}"
+        in auths[1]
+    )
 
 
 def test_both_families_at_once() -> None:

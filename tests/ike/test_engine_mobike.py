@@ -200,7 +200,9 @@ def test_a_request_in_flight_is_sent_again_on_the_new_path() -> None:
     tap.seen.clear()
     change(pair)
     pair.run(0.005)
-    assert [(one.data, one.path.peer) for one in tap.seen] == [(lost.data, THERE.local)]
+    again, update = tap.seen
+    assert (again.data, again.path.peer) == (lost.data, THERE.local)
+    assert update.path == again.path
     pair.run(2)
     assert_at(pair, THERE)
 
