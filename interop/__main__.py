@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .browser import complaints
 from .capture import decode
 from .cases import CASES
 from .cases.case import Case, CheckError, Evidence, Lab, UnsupportedError
@@ -129,8 +130,12 @@ def conclude(
         f"{len({peer for _, peer, _ in proven})} peers; {crossed} cross-checks, {len(mistaken)} wrong; "
         f"{time.monotonic() - began:.0f} s"
     )
-    print(f"details: {write_page(report)}, {report} and {report.parent / 'interop'}", flush=True)
-    return 1 if "failed" in verdicts or mistaken else 0
+    page = write_page(report)
+    wrong = complaints(page, results)
+    for line in wrong:
+        print(f"PAGE {line}", flush=True)
+    print(f"details: {page}, {report} and {report.parent / 'interop'}", flush=True)
+    return 1 if "failed" in verdicts or mistaken or wrong else 0
 
 
 @dataclass(frozen=True)

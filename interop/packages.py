@@ -33,6 +33,7 @@ TOOLS = {
     "docker": "docker.io",
     "iptables": "iptables",
     "nft": "nftables",
+    "chromium": "chromium",
     "setpriv": "util-linux",
     "ping": "iputils-ping",
     "tar": "tar",

@@ -21,7 +21,7 @@ th, td { border: 1px solid var(--line); padding: .3rem .5rem; text-align: left; 
          overflow-wrap: anywhere; font-size: .88rem; }
 thead th { background: var(--soft); }
 .matrix th:first-child { width: 36%; }
-.passed { color: var(--good); } .failed { color: var(--bad); font-weight: 600; }
+.passed { color: var(--good); } .failed { color: var(--bad); font-weight: 600; } .unsupported { opacity: .7; }
 a { color: inherit; } .small { opacity: .7; font-size: .85rem; }
 details { border: 1px solid var(--line); border-radius: 6px; margin: .4rem 0; padding: .3rem .8rem; }
 details details { border-style: dashed; }
@@ -92,17 +92,22 @@ def render_case(result: dict[str, Any], folder: Path) -> str:
     """One line of interop.json, folded: evidence, ladder, logs."""
     verdict = escape(result["result"])
     seen = "".join(f"<li>{escape(line)}</li>" for line in result["evidence"])
-    logs = "".join(
-        f"<details><summary>{escape(str(log.relative_to(folder)))}</summary><pre>{escape(tail(log))}</pre></details>"
-        for log in sorted(folder.glob("pe*/*.log"))
-    )
+    logs = "".join(render_log(log, folder) for log in sorted(folder.glob("pe*/*.log")))
     wire = f"interop/{escape(result['name'])}/wire.pcap"
-    return f"""<details class="case" id="{escape(result["name"])}"><summary><span class="{verdict}">{verdict}</span>
+    opening = f'<details class="case" id="{escape(result["name"])}" data-result="{verdict}">'
+    return f"""{opening}<summary><span class="{verdict}">{verdict}</span>
  <b>{escape(result["name"])}</b> <span class="small">{escape(str(result["peer_version"]))}, {result["seconds"]} s</span>
 </summary><p>{escape(result["feature"])}</p><ul>{seen}</ul>
 {render_ladder(folder / "ladder.json")}
 {logs}
-<p class="small">Capture: {wire}, its keys in the folder keys beside it.</p></details>"""
+<p class="small">Capture: <a href="{wire}">{wire}</a>, its keys in the folder keys beside it.</p></details>"""
+
+
+def render_log(log: Path, folder: Path) -> str:
+    """The end of a log, folded, and a link to all of it."""
+    name = escape(str(log.relative_to(folder)))
+    whole = f'<a class="small" href="interop/{escape(folder.name)}/{name}">all of it</a>'
+    return f"<details><summary>{name}</summary>{whole}<pre>{escape(tail(log))}</pre></details>"
 
 
 def render_ladder(file: Path) -> str:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..networks import Network
+from ..packages import KERNEL_SUITE
 from ..peers.linux_pe import LinuxPe
 from ..peers.strongswan import Child
 from ..wire import ChildNegotiation, EspPacket
@@ -46,9 +47,9 @@ class TwoClassesOnLinux(LinuxPeCase):
         "VRF and class by TS_SECLABEL, classes kept apart by the kernel with marks, strict, through rekeys"
     )
 
-    def __init__(self, role: str) -> None:
-        super().__init__("mpls-in-ip", False, role)
-        self.name = f"linux-pe-two-classes-{role}"
+    def __init__(self, role: str, suite: str = KERNEL_SUITE) -> None:
+        super().__init__("mpls-in-ip", False, role, suite)
+        self.name = f"{self.peer}-two-classes-{role}"
         self.feature = type(self).feature
 
     def config(self, red: str) -> str:
@@ -229,4 +230,6 @@ def _check_separated(packet: EspPacket, children: dict[str, list[ChildNegotiatio
     require(packet.labels == [(label, 1)], f"class {name} not by the single label {label}: {packet}")
 
 
-CASES = tuple(TwoClassesOnLinux(role) for role in ("initiator", "responder"))
+CASES = tuple(
+    TwoClassesOnLinux(role, suite) for suite in (KERNEL_SUITE, "forky") for role in ("initiator", "responder")
+)

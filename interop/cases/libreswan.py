@@ -39,12 +39,11 @@ NAMES = (PEER_ADDRESS, OUR_ADDRESS, "pe2.example", "pe1.example", PSK)
 class LibreswanPe(LinuxPeCase):
     """MPLS-in-IP in transport mode with extended sequence numbers."""
 
-    peer = "linux-pe-libreswan"
     has_esn = True
-    roots = (kernel_root(), libreswan_root())
 
     def __init__(self, role: str) -> None:
         super().__init__("mpls-in-ip", False, role)
+        self.peer, self.roots = "linux-pe-libreswan", (kernel_root(), libreswan_root())
         self.name = f"libreswan-mpls-in-ip-{role}"
         self.feature = "mpls-in-ip in transport mode, raw ESP with ESN"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..capture import Capture
 from ..networks import Network
-from ..packages import Root, kernel_root
+from ..packages import KERNEL_SUITE, kernel_root, strongswan_root
 from ..peers.linux_pe import LinuxPe
 from ..peers.mplsec import Mplsec
 from ..peers.strongswan import Child, Connection
@@ -42,7 +42,6 @@ class LinuxPeCase(Case):
     """Labels from static configuration, one child for protocol 137 or 47 in transport mode."""
 
     peer = "linux-pe"
-    roots: tuple[Root, ...] = (kernel_root(),)
     needs_docker = False
     ends = ENDS
     """Our address and the peer's."""
@@ -54,12 +53,19 @@ class LinuxPeCase(Case):
     more_settings = ""
     """Lines of our [[peer]] beyond those that all these cases share."""
 
-    def __init__(self, encapsulation: str, is_udp: bool, role: str) -> None:
-        self.encapsulation, self.is_udp, self.role = encapsulation, is_udp, role
+    def __init__(self, encapsulation: str, is_udp: bool, role: str, suite: str = KERNEL_SUITE) -> None:
+        self.encapsulation, self.is_udp, self.role, self.suite = encapsulation, is_udp, role, suite
+        self.peer = LinuxPeCase.peer if suite == KERNEL_SUITE else f"{LinuxPeCase.peer}-{suite}"
+        self.roots = tuple(dict.fromkeys((kernel_root(), strongswan_root(suite))))
         self.protocol = GRE if encapsulation == "mpls-in-gre" else MPLS_IN_IP
         esp = "UDP-encapsulated ESP" if is_udp else "raw ESP"
-        self.name = f"linux-pe-{encapsulation}-{'udp' if is_udp else 'raw'}-{role}"
+        self.name = f"{self.peer}-{encapsulation}-{'udp' if is_udp else 'raw'}-{role}"
         self.feature = f"{encapsulation} in transport mode, {esp}, static labels into a VRF"
+
+    @property
+    def claim(self) -> str:
+        """The same whatever version charon is of."""
+        return f"{self.feature}, {self.role}"
 
     def config(self, red: str) -> str:
         """Our configuration; `red` is the namespace of the VRF's customers."""
@@ -118,8 +124,13 @@ labels = {{ local = {OUR_LABEL}, peer = {PEER_LABEL}, routes = ["10.2.0.0/24"] }
         return network.host("pe1", f"{OUR_ADDRESS}/24")
 
     def machine(self, network: Network, lab: Lab) -> LinuxPe:
-        folder = lab.folder / "pe2"
-        return LinuxPe(network, folder=folder, state=lab.state, encapsulation=self.encapsulation)
+        return LinuxPe(
+            network,
+            folder=lab.folder / "pe2",
+            state=lab.state,
+            encapsulation=self.encapsulation,
+            programs=strongswan_root(self.suite),
+        )
 
     def drive(self, lab: Lab) -> dict[str, Any]:
         with self.running(lab) as now:
@@ -222,4 +233,9 @@ CASES = (
         for role in ("initiator", "responder")
     ),
     *(LinuxPeOverIpv6(role) for role in ("initiator", "responder")),
+    *(
+        LinuxPeCase("mpls-in-ip", False, role, suite)
+        for suite in ("trixie", "forky")
+        for role in ("initiator", "responder")
+    ),
 )
