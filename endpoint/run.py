@@ -19,6 +19,7 @@ from endpoint.capture import Capture
 from endpoint.check import check_report
 from endpoint.config import AttachConfig, AttachmentKind, Config, VrfConfig
 from endpoint.control import ControlError, ControlServer
+from endpoint.guard import set_guards
 from endpoint.inside import Inside
 from endpoint.keylog import KeyLog
 from endpoint.memory import MemoryHost
@@ -84,6 +85,7 @@ class Service:
 
     async def open(self, keys: KeyLog | None, capture: Capture | None) -> None:
         """Make the devices, open the sockets, start."""
+        set_guards(self.config)
         for vrf in self.config.vrfs:
             for attach in vrf.attach:
                 self._attach(vrf, attach)

@@ -16,7 +16,7 @@ from endpoint.config import (
     PeerConfig,
     Selectors,
     VrfConfig,
-    own_prefixes,
+    beyond_announce,
 )
 from mpls.crypto_map import CryptoMap, compile_default
 from mpls.forwarding import Outbound
@@ -105,7 +105,7 @@ def build_vrf(config: Config, vrf: VrfConfig) -> Vrf:
         vrf.urpf,
         attachments,
         vrf.announce,
-        reachable=tuple(own_prefixes(config, vrf.name)) if leaks else (),
+        reachable=tuple(beyond_announce(config, vrf.name)) if leaks else (),
         leaks=leaks,
     )
 

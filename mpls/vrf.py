@@ -135,7 +135,8 @@ class Vrf:
 
     announce    prefixes for which labels are handed out; with one attachment they are behind it
     reachable   prefixes of the VRF that lie behind peers: only there to outweigh shorter ones that are leaked
-    leaks       (prefix, VRF): what is in the other VRF and may be reached from this one
+    leaks       (prefix, VRF): what is in the other VRF and may be reached from this one; announced as well, it can be
+                reached by the peers of this VRF too
     """
 
     name: str
@@ -159,7 +160,7 @@ class Vrf:
         object.__setattr__(self, "_behind", self._place())
         vrf_of: PrefixTable[str] = PrefixTable(self.leaks)
         if self.leaks:
-            for prefix in (*self.announce, *self.reachable, *(prefix for prefix, _ in self._behind.items())):
+            for prefix in (*self.reachable, *(prefix for prefix, _ in self._behind.items())):
                 vrf_of[prefix] = self.name
         object.__setattr__(self, "_vrf_of", vrf_of)
 
@@ -170,8 +171,9 @@ class Vrf:
             for prefix in (*attachment.prefixes, *connected):
                 behind[prefix] = (behind.get(prefix) or frozenset()) | {attachment.name}
         everywhere = frozenset(attachment.name for attachment in self.attachments)
+        leaked = {prefix for prefix, _ in self.leaks}
         for prefix in self.announce:
-            if behind.get(prefix) is None:
+            if behind.get(prefix) is None and prefix not in leaked:
                 behind[prefix] = everywhere
         return behind
 

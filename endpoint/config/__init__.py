@@ -13,7 +13,7 @@ from pathlib import Path
 from endpoint.config.attach_checks import check_attachments
 from endpoint.config.auth_checks import check_auth, check_validity
 from endpoint.config.checks import check_classes, check_names
-from endpoint.config.leaks import check_leaks, own_prefixes, read_leak
+from endpoint.config.leaks import beyond_announce, check_leaks, read_leak
 from endpoint.config.locate import locate_keys
 from endpoint.config.model import (
     ANY_ADDRESS,
@@ -88,8 +88,8 @@ __all__ = [
     "StaticLabels",
     "Udp",
     "VrfConfig",
+    "beyond_announce",
     "load_config",
-    "own_prefixes",
     "parse_config",
 ]
 

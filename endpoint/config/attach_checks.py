@@ -4,10 +4,11 @@ Knows nothing of TOML types. Paths are those of the document: the n-th value com
 """
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 from endpoint.config.checks import refuse_repeats
 from endpoint.config.locate import Path
-from endpoint.config.model import AttachConfig, Config, LabelledConfig
+from endpoint.config.model import ANY_ADDRESS, AttachConfig, AttachmentKind, Config, LabelledConfig
 from endpoint.config.problems import Report, quoted
 
 _Placed = tuple[AttachConfig, Path]
@@ -29,6 +30,7 @@ def check_attachments(config: Config, report: Report) -> None:
         if attach.labelled is not None:
             _check_labels(config, report, attach.labelled, path)
             _check_tunnel(config, report, attach, attach.labelled, path)
+    _check_loops(config, report)
     for index, vrf in enumerate(config.vrfs):
         if not vrf.attach:
             message = "the VRF has no attachment: no customer packet can enter or leave it"
@@ -93,3 +95,26 @@ def _check_tunnel(
     if attach.netns == (door.netns if door else None):
         message = f"whoever on the underlay forges the source {side.tunnel.peer} sends as the inner router"
         report.warn((*path, "tunnel"), message, "add device, or a netns of its own")
+
+
+def _check_loops(config: Config, report: Report) -> None:
+    """A prefix that holds a peer's own address would lead ESP into the tunnel that it is to make."""
+    door = config.endpoint.front_door
+    if door is not None and door.netns is None:
+        return  # a mark or a device: the underlay has a table of its own
+    underlay = door.netns if door is not None else None
+    shared = {
+        vrf.name
+        for vrf in config.vrfs
+        if any(one.kind is AttachmentKind.TUN and one.netns == underlay for one in vrf.attach)
+    }
+    addresses = [ip_address(one) for peer in config.peers for one in peer.addresses if one != ANY_ADDRESS]
+    for index, peer in enumerate(config.peers):
+        for position, granted in enumerate(peer.vrfs):
+            for prefix in granted.accept if granted.name in shared else ():
+                if any(address in prefix for address in addresses if address.version == prefix.version):
+                    message = (
+                        f"{prefix} holds the address of a peer, and its routes are where the underlay is"
+                    )
+                    remedy = "give the VRF's tun a netns, or the front door one, or a mark"
+                    report.warn(("peer", index, "vrf", position, "accept"), message, remedy)

@@ -40,7 +40,7 @@ def check_leaks(config: Config, report: Report) -> None:
     for index, leak in enumerate(config.leaks):
         path: Path = ("leak", index, "prefixes")
         for prefix in leak.prefixes:
-            if prefix in set(own_prefixes(config, leak.target)):
+            if prefix in set(beyond_announce(config, leak.target)):
                 message = f"{prefix} is a prefix of VRF {quoted(leak.target)} itself"
                 report.error(path, message, "leak what it does not have")
             other = leaked.setdefault((leak.target, prefix), leak.source)
@@ -53,11 +53,18 @@ def check_leaks(config: Config, report: Report) -> None:
 
 
 def own_prefixes(config: Config, name: str) -> Iterator[Prefix]:
-    """What lies behind the attachments of a VRF, and behind its peers."""
+    """What a VRF announces, what lies behind its attachments, and behind its peers."""
+    vrf = config.vrf(name)
+    if vrf is not None:
+        yield from vrf.announce
+    yield from beyond_announce(config, name)
+
+
+def beyond_announce(config: Config, name: str) -> Iterator[Prefix]:
+    """The same without what it announces: that may be leaked into it, for its peers to reach."""
     vrf = config.vrf(name)
     if vrf is None:
         return
-    yield from vrf.announce
     for attach in vrf.attach:
         yield from attach.prefixes
         yield from (ip_interface(address).network for address in attach.address)

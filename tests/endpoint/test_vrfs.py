@@ -139,7 +139,7 @@ def test_leak_leads_through_the_other_vrfs_sa_and_longer_prefixes_stay() -> None
 def test_what_arrives_on_the_other_vrfs_sa_is_leaked_back() -> None:
     one, two = leaking()
     # pe1 says to pe2's shared that red's prefix can be reached in it.
-    one = one.replace('announce = ["172.20.1.0/24"]', 'announce = ["172.20.1.0/24", "10.1.0.128/25"]')
+    one = one.replace('announce = ["172.20.1.0/24"]', 'announce = ["172.20.1.0/24", "10.1.0.0/24"]')
     star = Star(read(one.replace('prefixes = ["10.1.0.0/24"]', 'prefixes = ["10.1.0.192/26"]')), read(two))
     star.send("192.0.2.2", "shared", udp("172.20.2.9", "10.1.0.200"), udp("172.20.2.9", "10.1.0.130"))
     star.run(2)
@@ -265,3 +265,15 @@ def test_many_vrfs_behind_one_public_address_chosen_by_peer_identity() -> None:
     for spoke in spokes:
         expected = [("customer", udp(f"10.1.0.{spoke}", "10.2.0.9", ttl=62))]
         assert star.members[f"192.0.2.{spoke}"].delivered == expected
+
+
+def test_leaked_prefix_can_be_announced_to_the_peers_of_the_vrf_that_it_is_leaked_into() -> None:
+    one, two = leaking()
+    one = one.replace('announce = ["172.20.1.0/24"]', 'announce = ["172.20.1.0/24", "10.1.0.0/24"]')
+    star = Star(read(one), read(two))
+    star.send("192.0.2.2", "shared", udp("172.20.2.9", "10.1.0.9"))
+    # It is announced there, but it is not behind shared's attachment: a source of it is forged.
+    star.send("192.0.2.1", "shared", udp("10.1.0.9", "172.20.2.9"))
+    star.run(2)
+    assert star.members["192.0.2.1"].delivered == [("red", udp("172.20.2.9", "10.1.0.9", ttl=62))]
+    assert star.members["192.0.2.1"].drops("urpf") == 1
