@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from . import certificates, classes, demo, ike_fragmentation, libreswan, life, linux_pe, paths, strongswan
+from . import (
+    certificates,
+    classes,
+    demo,
+    ike_auth,
+    ike_fragmentation,
+    libreswan,
+    life,
+    linux_pe,
+    paths,
+    strongswan,
+)
 from .case import Case
 
 CASES: tuple[Case, ...] = (
@@ -11,6 +22,7 @@ CASES: tuple[Case, ...] = (
     *classes.CASES,
     *strongswan.CASES,
     *certificates.CASES,
+    *ike_auth.CASES,
     *ike_fragmentation.CASES,
     *life.CASES,
     *paths.CASES,

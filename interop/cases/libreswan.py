@@ -110,6 +110,7 @@ class LibreswanIke(Case):
 
     peer = "libreswan"
     roots = (libreswan_root(),)
+    connection = Conn
     feature = "IKE SA by pre-shared key; it outlives the child that cannot be, and is deleted by us"
 
     def __init__(self, role: str) -> None:
@@ -159,7 +160,7 @@ accept = ["10.2.0.0/24"]
             network.plug(network.adopt("libreswan", container.pid), "libreswan", f"{PEER_ADDRESS}/24")
             stack.enter_context(Capture(lab.capture, netns=network.wire, interface=network.bridge))
             subnets = ("leftsubnet=10.2.0.0/24", "rightsubnet=10.1.0.0/24")
-            pluto = Libreswan(container, Conn(*NAMES, more=subnets))
+            pluto = Libreswan(container, self.connection(*NAMES, more=subnets))
             ours = Mplsec(lab.folder / "pe1", self.config(red), PSK, netns=front_door, state=lab.state)
             stack.enter_context(ours)
             if self.role == "initiator":

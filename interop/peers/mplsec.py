@@ -92,6 +92,10 @@ class Mplsec:
         """`mplsec rekey PEER`: a child, or without a name the IKE SA."""
         return self._command("rekey", peer, *(("--child", child) if child else ("--ike",)))
 
+    def reauthenticate(self, peer: str) -> str:
+        """`mplsec rekey PEER --reauth`."""
+        return self._command("rekey", peer, "--reauth")
+
     def terminate(self, peer: str, child: str | None = None) -> str:
         """`mplsec terminate PEER`: a child, or without a name the IKE SA."""
         return self._command("terminate", peer, *(("--child", child) if child else ()))
