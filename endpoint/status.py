@@ -75,6 +75,7 @@ def _peer(node: Node, name: str, now: float) -> dict[str, Any]:
         "sessions": [
             {
                 "state": str(one.state).lower(),
+                "peer_identity": one.peer_id.text() if one.peer_id else None,
                 "spi_i": one.spi_i.hex(),
                 "spi_r": one.spi_r.hex(),
                 "role": "initiator" if one.is_initiator else "responder",

@@ -163,7 +163,7 @@ def run_case(case: Case, lab: Lab) -> tuple[dict[str, Any], Evidence | None]:
         with time_limit(CASE_LIMIT_S, case.name):
             facts = case.drive(lab)
         (lab.folder / "facts.json").write_text(json.dumps(facts, indent=2, default=str) + "\n")
-        found = Evidence(decode(lab.capture, lab.keys), facts)
+        found = Evidence(decode(lab.capture, lab.keys, may_be_malformed=case.may_be_malformed), facts)
         rungs = [rung.as_json() for rung in ladder(found.packets)]
         (lab.folder / "ladder.json").write_text(json.dumps(rungs) + "\n")
         lines = case.check(found)

@@ -93,11 +93,11 @@ class Packet:
         return found[nth] if nth < len(found) else None
 
 
-def decode(capture: Path, keys: Path) -> list[Packet]:
+def decode(capture: Path, keys: Path, *, may_be_malformed: bool = False) -> list[Packet]:
     """Dissect a capture with the key tables of a folder (`ikev2_decryption_table`, `esp_sa`).
 
     What tshark wrote stays beside the capture, as .pdml.gz. Raises `LabError` when tshark cannot read the
-    capture or finds a malformed packet in it.
+    capture or, unless it `may_be_malformed`, finds a malformed packet in it.
     """
     with tempfile.TemporaryDirectory(prefix="mplslab-") as scratch:
         Path(scratch, "wireshark").symlink_to(keys.resolve())
@@ -109,7 +109,7 @@ def decode(capture: Path, keys: Path) -> list[Packet]:
     capture.with_suffix(".pdml.gz").write_bytes(gzip.compress(done.stdout.encode(), mtime=0))
     packets = parse_pdml(done.stdout)
     for packet in packets:
-        if "_ws.malformed" in packet.stack:
+        if "_ws.malformed" in packet.stack and not may_be_malformed:
             layers = "/".join(packet.stack)
             raise LabError(f"tshark finds frame {packet.number} of {capture} malformed: {layers}")
     return packets

@@ -124,6 +124,8 @@ class Case(ABC):
     role: str
     roots: tuple[Root, ...]
     """The root file systems that its peer runs from."""
+    may_be_malformed = False
+    """Whether tshark is known not to understand what is on the wire."""
     needs_docker = True
     topology = "direct"
     """What lies between us and the peer: a name in topologies.py."""
