@@ -2,10 +2,10 @@
 
 Must not know payloads or keys: exchanges/mobike.py says what goes over the wire.
 
-Three ways to another path. Without MOBIKE the peer's NAT has a new mapping for it, and what it sends shows
-that (`follow`, `follow_esp`). With MOBIKE the session's opener decides (`change_path`): IKE takes the new path
-at once, ESP when the peer has confirmed it. The other end obeys, and may change only its own address, when the
-one in use is gone.
+Three ways to another path. The peer's NAT has a new mapping for it, and what it sends shows that: ESP always
+(`follow_esp`), IKE only without MOBIKE (`follow`). With MOBIKE the session's opener decides (`change_path`): IKE
+takes the new path at once, ESP when the peer has confirmed it. The other end obeys, and may change only its own
+address, when the one in use is gone.
 """
 
 from __future__ import annotations
@@ -102,8 +102,12 @@ class Location:
             self.move(path, now)
 
     def follow_esp(self, path: Path, now: float) -> None:
-        """The newest authentic ESP packet of the peer came over `path`: its NAT may have a new mapping for it."""
-        if path != self.esp_path and not self.is_mobile and self._session.current.nat.follows_peer:
+        """The newest authentic ESP packet of the peer came over `path`: its NAT may have a new mapping for it.
+
+        Also with MOBIKE (RFC 4555 3.8): its opener may notice late, or never, that it has a new mapping.
+        """
+        is_settled = self._session.current.path == self.esp_path
+        if path != self.esp_path and is_settled and self._session.current.nat.follows_peer:
             self.move(path, now)
 
     # --- moving

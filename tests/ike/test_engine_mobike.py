@@ -515,8 +515,21 @@ def test_the_same_mapping_is_not_told_again_and_again() -> None:
     assert len(sent(pair.left, "UPDATE_SA_ADDRESSES")) <= 1
 
 
-def test_esp_from_a_new_mapping_moves_nobody_with_mobike() -> None:
+def test_esp_from_a_new_mapping_is_followed_though_ike_is_not() -> None:
+    """An opener without liveness checks would never tell (RFC 4555 3.8)."""
     pair, _, _ = behind_nat()
+    elsewhere = Path((RIGHT_ADDRESS, 4500), ("203.0.113.9", 41000))
+    pair.right.engine.note_esp_path(only_child(pair.right).spi_in, elsewhere, pair.now)
+    pair.flush()
+    assert path_of(pair.right) == esp_path(pair.right) == elsewhere
+
+
+def test_esp_does_not_overtake_the_return_routability_check() -> None:
+    pair, tap, _ = behind_nat()
+    tap.hold(lambda datagram: datagram.path.local[0] in (LEFT_ADDRESS, LEFT_OTHER))
+    change(pair)
+    pair.run(0.1)
+    assert path_of(pair.right) != esp_path(pair.right)
     elsewhere = Path((RIGHT_ADDRESS, 4500), ("203.0.113.9", 41000))
     pair.right.engine.note_esp_path(only_child(pair.right).spi_in, elsewhere, pair.now)
     pair.flush()
