@@ -14,6 +14,7 @@ from ike.crypto.keymat import derive_child_keys
 from ike.crypto.prf import Prf
 from ike.events import ChildSa, CloseReason
 from ike.exchanges.refusal import Refused
+from ike.granting import includes_first_choice, is_covered, restricted_to_pair, to_one_pair
 from ike.nat import NatState
 from ike.numbers import NotifyType, Sn, TransformType
 from ike.proposals import number_proposals, select_proposal, without_ke
@@ -65,6 +66,8 @@ class ChildTerms:
     accepts_tfc: bool
     originals: OriginalAddresses | None = None
     """What the addresses in `ts` were when they arrived, if NATs made them others."""
+    more_possible: bool = False
+    """Other selectors of the request would be granted too, in a Child SA of their own."""
 
     def seen_from_here(self, path: Path, nat: NatState, *, tsi_is_local: bool) -> ChildTerms:
         """The peer's terms with the addresses that its ends have for us (RFC 7296 2.23.1)."""
@@ -88,12 +91,14 @@ class ChildTerms:
         )
 
     def payloads(self, *between: Payload) -> tuple[Payload, ...]:
-        """[N(USE_TRANSPORT_MODE)], [N(ESP_TFC_PADDING_NOT_SUPPORTED)], SA, `between`, TSi, TSr."""
+        """[N(USE_TRANSPORT_MODE)], [N(…)], SA, `between`, TSi, TSr."""
         notifies = []
         if self.mode is Mode.TRANSPORT:
             notifies.append(NotifyPayload(NotifyType.USE_TRANSPORT_MODE))
         if not self.accepts_tfc:
             notifies.append(NotifyPayload(NotifyType.ESP_TFC_PADDING_NOT_SUPPORTED))
+        if self.more_possible:
+            notifies.append(NotifyPayload(NotifyType.ADDITIONAL_TS_POSSIBLE))
         ts = (TsiPayload(self.ts.tsi), TsrPayload(self.ts.tsr))
         return (*notifies, SaPayload(self.proposals), *between, *ts)
 
@@ -107,20 +112,31 @@ class Agreement:
     ts: TrafficSelectors
     mode: Mode
     originals: OriginalAddresses | None = None
+    more_possible: bool = False
 
 
 def propose(
-    config: ChildConfig, spi_in: bytes, ends: Ends, trigger: TrafficSelectors | None, *, with_ke: bool
+    config: ChildConfig,
+    spi_in: bytes,
+    ends: Ends,
+    trigger: TrafficSelectors | None,
+    *,
+    with_ke: bool,
+    only_pair: bool = False,
 ) -> ChildTerms:
     """What we ask for. `trigger`: the packet that started it, as first selectors (RFC 7296 2.9).
 
-    TSi is ours.
+    TSi is ours. `only_pair`: for the packet's pair of addresses alone, as with `single_pair`.
     """
-    local = resolve_dynamic(config.local_ts, *ends.local)
-    peer = resolve_dynamic(config.peer_ts, *ends.peer)
-    if trigger:
-        local, peer = _with_first(trigger.tsi, local), _with_first(trigger.tsr, peer)
-    return _terms(config, config.proposals, spi_in, TrafficSelectors(local, peer), config.mode, with_ke)
+    ts = TrafficSelectors(
+        resolve_dynamic(config.local_ts, *ends.local), resolve_dynamic(config.peer_ts, *ends.peer)
+    )
+    pair = restricted_to_pair(ts, trigger) if trigger and (only_pair or config.single_pair) else None
+    if pair:
+        ts = pair
+    elif trigger:
+        ts = TrafficSelectors(_with_first(trigger.tsi, ts.tsi), _with_first(trigger.tsr, ts.tsr))
+    return _terms(config, config.proposals, spi_in, ts, config.mode, with_ke)
 
 
 def propose_rekey(child: Child, spi_in: bytes) -> ChildTerms:
@@ -159,28 +175,39 @@ def agree(
     *,
     in_auth: bool,
 ) -> Agreement:
-    """The first of our children that fits what the peer asks for. Raises Refused."""
+    """The first of our children that fits what the peer asks for, above all what it names first.
+
+    Raises Refused.
+    """
     failure = Refused(NotifyType.TS_UNACCEPTABLE, f"no child for {terms.ts} in {terms.mode.value} mode")
     if terms.mode is Mode.TRANSPORT and not is_host_to_host(terms.ts):
         raise failure
+    fits: list[tuple[ChildConfig, TrafficSelectors]] = []
     for config in configs:
-        if config.mode is not terms.mode:
-            continue
-        for policy in config.policies:
+        for policy in config.policies if config.mode is terms.mode else ():
             allowed = TrafficSelectors(
                 resolve_dynamic(policy.peer_ts, *ends.peer), resolve_dynamic(policy.local_ts, *ends.local)
             )
             ts = narrow_selectors(terms.ts, allowed, registry)
-            if ts is None:
-                continue
-            offered, ours = terms.proposals, config.proposals
-            if in_auth:
-                offered, ours = without_ke(offered), without_ke(ours)
-            proposal = select_proposal(offered, ours)
-            if proposal is None or len(proposal.spi) != SPI_OCTETS:
-                failure = Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"no proposal of child {config.name}")
-                continue
-            return Agreement(config, proposal, ts, terms.mode, terms.originals)
+            if ts is not None:
+                fits.append((config, ts))
+    asked = terms.ts.interpreted(registry) if fits else terms.ts
+    for config, possible in sorted(fits, key=lambda fit: not includes_first_choice(asked, fit[1])):
+        ts = to_one_pair(asked, possible) if config.single_pair else possible
+        if ts is None:
+            failure = Refused(
+                NotifyType.SINGLE_PAIR_REQUIRED, f"child {config.name} is for one pair at a time"
+            )
+            continue
+        offered, ours = terms.proposals, config.proposals
+        if in_auth:
+            offered, ours = without_ke(offered), without_ke(ours)
+        proposal = select_proposal(offered, ours)
+        if proposal is None or len(proposal.spi) != SPI_OCTETS:
+            failure = Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"no proposal of child {config.name}")
+            continue
+        more_possible = not all(is_covered(other, ts) for _, other in fits)
+        return Agreement(config, proposal, ts, terms.mode, terms.originals, more_possible)
     raise failure
 
 

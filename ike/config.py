@@ -180,7 +180,8 @@ class ChildConfig:
     `accept` empty: the same as we would propose. `extension`: the child exists only on an IKE SA with that
     extension on; where one is on, only such children exist. Lifetimes are in seconds, None is without end;
     rekeying starts up to `rekey_jitter` of `rekey_s` earlier (RFC 7296 2.8.1). A child that is still there
-    after `hard_s` is deleted. `rekey_s` must lie below `hard_s`.
+    after `hard_s` is deleted. `rekey_s` must lie below `hard_s`. `single_pair`: each is for one pair of addresses;
+    a request that does not say for which is refused with SINGLE_PAIR_REQUIRED (RFC 7296 2.9).
     """
 
     name: str
@@ -191,6 +192,7 @@ class ChildConfig:
     accept: tuple[TrafficPolicy, ...] = ()
     extension: str | None = None
     tfc_padding_supported: bool = False
+    single_pair: bool = False
     rekey_s: float | None = 3600.0
     rekey_jitter: float = 0.1
     hard_s: float | None = 5400.0

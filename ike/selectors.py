@@ -65,6 +65,10 @@ class TrafficSelectors:
     tsi: Selectors
     tsr: Selectors
 
+    def interpreted(self, registry: "SelectorRegistry") -> "TrafficSelectors":
+        """With every RawSelector of a known type parsed. Raises SelectorError."""
+        return TrafficSelectors(registry.interpret(self.tsi), registry.interpret(self.tsr))
+
     def __str__(self) -> str:
         return f"{_format(self.tsi)} === {_format(self.tsr)}"
 
@@ -413,7 +417,7 @@ def narrow_selectors(
     taken. Types that nobody registered are ignored and not returned.
     """
     try:
-        asked, allowed = _interpret(request, registry), _interpret(policy, registry)
+        asked, allowed = request.interpreted(registry), policy.interpreted(registry)
     except SelectorError:
         return None
     if not registry.is_consistent(asked):
@@ -424,10 +428,6 @@ def narrow_selectors(
         return None
     result = registry.reconcile(TrafficSelectors(tsi, tsr))
     return result if result is not None and result.tsi and result.tsr else None
-
-
-def _interpret(ts: TrafficSelectors, registry: SelectorRegistry) -> TrafficSelectors:
-    return TrafficSelectors(registry.interpret(ts.tsi), registry.interpret(ts.tsr))
 
 
 def _narrow_payload(request: Selectors, policy: Selectors) -> Selectors | None:
@@ -476,7 +476,7 @@ def is_acceptable_answer(
     hold.
     """
     try:
-        asked, given = _interpret(proposed, registry), _interpret(answer, registry)
+        asked, given = proposed.interpreted(registry), answer.interpreted(registry)
     except SelectorError:
         return False
     return (

@@ -228,14 +228,26 @@ class CreateChildSa(MakeChildSa):
     priority = Priority.CREATE
 
     def __init__(
-        self, name: str, trigger: TrafficSelectors | None = None, tried: tuple[int, ...] = ()
+        self,
+        name: str,
+        trigger: TrafficSelectors | None = None,
+        tried: tuple[int, ...] = (),
+        *,
+        only_pair: bool = False,
     ) -> None:
         super().__init__(tried)
         self.name = name
         self._trigger = trigger
+        self._only_pair = only_pair
 
     def again(self, tried: tuple[int, ...]) -> Exchange:
-        return CreateChildSa(self.name, self._trigger, tried)
+        return CreateChildSa(self.name, self._trigger, tried, only_pair=self._only_pair)
+
+    def on_error(self, sa: IkeSa, config: ChildConfig, error: NotifyPayload) -> Outcome:
+        if error.notify_type == NotifyType.SINGLE_PAIR_REQUIRED and self._trigger and not self._only_pair:
+            # For the traffic that wants it, and once (RFC 7296 2.9).
+            return Outcome(start=(CreateChildSa(self.name, self._trigger, only_pair=True),))
+        return super().on_error(sa, config, error)
 
     def child_config(self, sa: IkeSa) -> ChildConfig | None:
         return next((child for child in sa.session.usable_children if child.name == self.name), None)
@@ -245,7 +257,10 @@ class CreateChildSa(MakeChildSa):
         if config is None:
             return None
         spi_in = sa.host.new_child_spi()
-        return self.offer(sa, spi_in, propose(config, spi_in, sa.session.ends, self._trigger, with_ke=True))
+        asked = propose(
+            config, spi_in, sa.session.ends, self._trigger, with_ke=True, only_pair=self._only_pair
+        )
+        return self.offer(sa, spi_in, asked)
 
     def on_granted(self, sa: IkeSa, child: Child) -> Outcome:
         return Outcome(add=AddChild(child))
@@ -371,5 +386,9 @@ def respond_create_child(sa: IkeSa, message: Message) -> Outcome:
 def grant_terms(agreed: Agreement, spi_in: bytes) -> ChildTerms:
     """What the answer says: the selected proposal with our SPI, the narrowed selectors."""
     return ChildTerms(
-        (replace(agreed.proposal, spi=spi_in),), agreed.ts, agreed.mode, agreed.config.tfc_padding_supported
+        (replace(agreed.proposal, spi=spi_in),),
+        agreed.ts,
+        agreed.mode,
+        agreed.config.tfc_padding_supported,
+        more_possible=agreed.more_possible,
     )
