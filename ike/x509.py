@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
-from itertools import pairwise
+from itertools import islice, pairwise, product
 from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import crypto
@@ -30,6 +31,8 @@ __all__ = ["MAX_AUTHORITIES", "MAX_CHAIN", "TrustStore", "check_identity"]
 
 MAX_CHAIN = 8
 """Certificates that a peer may send, and that a path may have; RFC 5280 knows no bound, we need one."""
+MAX_WAYS = 8
+"""Paths that are tried where CAs are certified by several others."""
 MAX_AUTHORITIES = 64
 """Trust anchors of one store: their hashes go into one CERTREQ."""
 
@@ -98,13 +101,26 @@ class TrustStore:
 
     def _build_path(self, certificates: Sequence[x509.Certificate]) -> list[x509.Certificate]:
         """From the end entity to a trust anchor: signatures, validity, constraints, then revocation."""
-        leaf, *others = [crypto.X509.from_cryptography(certificate) for certificate in certificates]
-        path = self._verified(leaf, others, self._anchors)
+        leaf = crypto.X509.from_cryptography(certificates[0])
+        path = self._path_over_one_of(leaf, _ways(certificates[1:]))
         if self._crls:
             # Each but the anchor, against its issuer: OpenSSL alone would want the anchor's issuer, too.
             for index, (certificate, issuer) in enumerate(pairwise(path)):
                 self._verified(certificate, (), (issuer,), index, flags=crypto.X509StoreFlags.CRL_CHECK)
         return [certificate.to_cryptography() for certificate in path]
+
+    def _path_over_one_of(
+        self, leaf: crypto.X509, ways: Iterable[Sequence[x509.Certificate]]
+    ) -> list[crypto.X509]:
+        """OpenSSL takes the first issuer that fits, and does not come back when it leads nowhere."""
+        failure: UntrustedError | None = None
+        for way in ways:
+            others = [crypto.X509.from_cryptography(certificate) for certificate in way]
+            try:
+                return self._verified(leaf, others, self._anchors)
+            except UntrustedError as error:
+                failure = failure or error
+        raise failure or UntrustedError("no path")
 
     def _verified(
         self,
@@ -140,6 +156,15 @@ class TrustStore:
             algorithm = certificate.signature_hash_algorithm
             if algorithm is not None and algorithm.digest_size < 32:
                 raise UntrustedError(f"a certificate signed with {algorithm.name}")
+
+
+def _ways(others: Sequence[x509.Certificate]) -> Iterator[Sequence[x509.Certificate]]:
+    """The certificates with one for each CA: of one that is certified several times, one after the other."""
+    by_authority: dict[bytes, dict[bytes, x509.Certificate]] = {}
+    for one in others:
+        authority = one.subject.public_bytes() + _key_hash(one)
+        by_authority.setdefault(authority, {})[one.fingerprint(hashes.SHA256())] = one
+    return islice(product(*(same.values() for same in by_authority.values())), MAX_WAYS)
 
 
 def check_identity(certificate: x509.Certificate, identity: Identity) -> None:

@@ -23,6 +23,9 @@ ROOT = root()
 MIDDLE = issue("Middle", ROOT, number=1, is_ca=True)
 OTHER_ROOT = issue("Root", None, number=2)
 GOOD = leaf(PEER, MIDDLE)
+OTHER = issue("Other", None, number=5)
+CROSS = issue("Middle", OTHER, number=1, is_ca=True)
+EXPIRED_CROSS = issue("Middle", ROOT, number=1, is_ca=True, end=NOON - DAY)
 
 
 @dataclass
@@ -132,6 +135,31 @@ CASES = {
     "list forged": Case(
         lambda: [leaf(PEER, ROOT)], "CRL signature failure", crls=lambda: [crl(OTHER_ROOT)]
     ),
+    "anchor that is not self-signed needs no list of its own": Case(
+        lambda: [GOOD], anchors=[MIDDLE], crls=lambda: [crl(MIDDLE)]
+    ),
+    "revoked below an anchor that is not self-signed": Case(
+        lambda: [GOOD], "revoked", anchors=[MIDDLE], crls=lambda: [crl(MIDDLE, GOOD)]
+    ),
+    "anchor in a list of its issuer": Case(
+        lambda: [GOOD], anchors=[MIDDLE], crls=lambda: [crl(ROOT, MIDDLE), crl(MIDDLE)]
+    ),
+    "list not yet valid": Case(
+        lambda: [leaf(PEER, ROOT)], "CRL is not yet valid",
+        crls=lambda: [crl(ROOT, start=NOON + DAY, end=NOON + 2 * DAY)],
+    ),
+    "an old list beside the current one": Case(
+        lambda: [GOOD, MIDDLE], "revoked",
+        crls=lambda: [crl(ROOT), crl(MIDDLE, start=NOON - 3 * DAY, end=NOON - DAY), crl(MIDDLE, GOOD)],
+    ),
+    "list signed by another CA of the same name": Case(
+        lambda: [GOOD, MIDDLE], "CRL signature failure", crls=lambda: [crl(OTHER_ROOT), crl(MIDDLE)]
+    ),
+    # the same CA, certified twice
+    "cross-signed, the way that leads to the anchor": Case(lambda: [GOOD, CROSS, MIDDLE]),
+    "cross-signed, the other anchor": Case(lambda: [GOOD, MIDDLE, CROSS], anchors=[OTHER]),
+    "cross-signed, one way has expired": Case(lambda: [GOOD, EXPIRED_CROSS, MIDDLE]),
+    "cross-signed, neither way": Case(lambda: [GOOD, CROSS], "unable to get local issuer"),
     # identity
     "name in another case": Case(lambda: [leaf("Peer.EXAMPLE", ROOT)]),
     "another name": Case(lambda: [leaf("other.example", ROOT)], "does not name peer.example"),
@@ -144,6 +172,10 @@ CASES = {
     "IPv6 address": Case(lambda: [leaf("2001:db8::1", ROOT)], identity="2001:db8::1"),
     "another address": Case(lambda: [leaf("192.0.2.1", ROOT)], "does not name", identity="192.0.2.2"),
     "distinguished name": Case(lambda: [issue(PEER, ROOT)], identity=f"dn:CN={PEER},O=Example"),
+    "distinguished name in another case": Case(lambda: [issue(PEER, ROOT)], identity=f"dn:CN={PEER.upper()},O=EXAMPLE"),
+    "distinguished name in another order": Case(
+        lambda: [issue(PEER, ROOT)], "does not name", identity=f"dn:O=Example,CN={PEER}"
+    ),
     "another distinguished name": Case(lambda: [issue(PEER, ROOT)], "does not name", identity="dn:CN=x,O=Example"),
     "key ID": Case(lambda: [GOOD, MIDDLE], "no certificate can prove", identity="keyid:peer"),
     # bounds
