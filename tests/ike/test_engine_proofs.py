@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ike import (
+    AddressSelector,
+    ChildConfig,
     CloseReason,
     Connection,
     FailureReason,
@@ -16,6 +19,7 @@ from ike import (
     IkeSaEstablished,
     IkeSaFailed,
     LocalError,
+    Mode,
     NullAuth,
     PeerSignature,
     PskAuth,
@@ -34,7 +38,7 @@ from ike.wire.payloads import (
     NotifyPayload,
     Payload,
 )
-from tests.ike.engine_kit import assert_in_sync
+from tests.ike.engine_kit import CHILD, assert_in_sync
 from tests.ike.pki import KINDS, Means, key
 from tests.ike.test_engine_signatures import (
     AUTHS,
@@ -349,3 +353,61 @@ def test_name_in_another_case_is_the_same_peer(claim: str) -> None:
     pair.run(2)
     assert pair.right.last(IkeSaClosed).reason is CloseReason.REPLACED
     assert len(pair.right.engine.sessions()) == 1
+
+
+# --- who may ask for what
+
+
+def net(name: str, local: str, peer: str) -> ChildConfig:
+    """A kind of child between two networks, tunnel mode."""
+    ends = (
+        (AddressSelector.from_network(ip_network(local)),),
+        (AddressSelector.from_network(ip_network(peer)),),
+    )
+    return replace(CHILD, name=name, mode=Mode.TUNNEL, local_ts=ends[0], peer_ts=ends[1])
+
+
+@pytest.mark.parametrize(
+    ("wants", "gets"),
+    [
+        (("10.1.0.0/16", "10.9.0.0/16"), ["10.1.0.0/16"]),  # its own
+        (("10.2.0.0/16", "10.9.0.0/16"), []),  # that of the other one
+        (("10.0.0.0/8", "10.9.0.0/16"), ["10.1.0.0/16"]),  # everything: narrowed to its own
+        (("10.1.0.0/16", "10.8.0.0/16"), []),  # its own prefix, toward what only the other may reach
+    ],
+)
+def test_peer_gets_what_its_identity_may_have_and_nothing_of_another(
+    wants: tuple[str, str], gets: list[str]
+) -> None:
+    """One address, two identities, each with networks of its own behind it."""
+    pair = pair_with(Means(PskAuth(PSK)), Means(PskAuth(PSK)))
+    mine = connection_of(pair, children=(net("a", "10.9.0.0/16", "10.1.0.0/16"),))
+    other = connection_of(
+        pair, name="other", peer_id=Identity.fqdn("other.example"), auth=PskAuth(b"other"),
+        children=(net("b", "10.9.0.0/16", "10.2.0.0/16"), net("c", "10.8.0.0/16", "10.1.0.0/16")),
+    )  # fmt: skip
+    several(pair, other, mine)
+    (ours,) = pair.left.engine._host.connections
+    pair.restart(pair.left, [replace(ours, children=(net("x", *wants),))])
+    connect(pair)
+    pair.left.engine.create_child(pair.left.session, "x", pair.now)
+    pair.run(2)
+    assert pair.right.last(IkeSaEstablished).connection == "peer"
+    assert [str(one.peer_ts[0]) for one in pair.right.children.values()] == [
+        str(AddressSelector.from_network(ip_network(one))) for one in gets
+    ]
+
+
+def test_two_identities_behind_one_address_have_sessions_of_their_own() -> None:
+    pair = pair_with(Means(PskAuth(PSK)), Means(PskAuth(PSK)))
+    other = connection_of(pair, name="other", peer_id=Identity.fqdn("other.example"), auth=PskAuth(b"other"))
+    several(pair, connection_of(pair), other)
+    (ours,) = pair.left.engine._host.connections
+    second = replace(ours, name="second", local_id=Identity.fqdn("other.example"), auth=PskAuth(b"other"))
+    pair.restart(pair.left, [ours, second])
+    pair.initiate()
+    pair.initiate("second")
+    pair.run(2)
+    found = {(one.connection, one.peer_id.text()) for one in pair.right.all(IkeSaEstablished)}
+    assert found == {("peer", "left.example"), ("other", "other.example")}
+    assert not pair.right.all(IkeSaClosed)
