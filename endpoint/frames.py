@@ -87,9 +87,14 @@ class FrameLink:
             raise
         return cls(sock, neighbour, on_frames)
 
+    @property
+    def router(self) -> bytes | None:
+        """The router's MAC address; None while it is not known."""
+        return self._next_hop.mac
+
     def send(self, octets: bytes) -> None:
         """Send a label stack and what it labels to the router; what cannot be sent is counted."""
-        router = self._next_hop.mac
+        router = self.router
         if router is None:
             self.drops[SocketDrop.UNREACHABLE] += 1
             return
