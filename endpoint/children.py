@@ -131,6 +131,7 @@ def install(
             local_addresses=frozenset(config.endpoint.addresses),
             strict=vrf is not None,
             session=session if kind.is_native else None,
+            gre=plan.peer.gre,
             original_addresses=_original_addresses(sa),
         ),
         outbound_map=_map_of(sa.peer_ts) or plain_map,

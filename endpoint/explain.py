@@ -13,6 +13,7 @@ from typing import Final, Literal, TypeAlias
 
 from endpoint.check import BudgetRow, peer_budgets
 from endpoint.config import Config, PeerConfig, Selectors, Start
+from endpoint.config import Mode as IkeMode
 from endpoint.explain_drops import why_dropped
 from endpoint.packets import GivenPacket
 from endpoint.plan import plan_peers
@@ -209,6 +210,13 @@ class Explainer:
         if child is None:
             why = f"peer {peer.name} has no child for {result.vrf}/{result.label_class}"
             return replace(found, reason=DropReason.NO_CHILD.value, why=(why,))
+        if (
+            result.label is None
+            and packet.header is not None
+            and not self._is_selected(peer, result, packet.header)
+        ):
+            why = f"no traffic selector of child {child.name} has it: they are announce and accept"
+            return replace(found, reason=DropReason.OUTSIDE_SELECTOR.value, why=(why,))
         paths = tuple(_paths(self._config, peer, result))
         small = [path for path in paths if not path.fits]
         prefix = self._prefix(peer, result, packet, is_bound)
@@ -231,6 +239,20 @@ class Explainer:
             encapsulation=str(peer.encapsulation),
             outer_dscp=dscp_text(result.dscp),
             paths=paths,
+        )
+
+    def _is_selected(self, peer: PeerConfig, result: Labelled, header: IpHeader) -> bool:
+        """Of plain IP packets: whether the child can be for them, as far as the configuration says."""
+        vrf, granted = self._config.vrf(result.vrf), peer.vrf(result.vrf)
+        if vrf is None or granted is None or granted.route_based:
+            return True
+        if peer.mode is IkeMode.TRANSPORT:
+            local = tuple(ip_network(address) for address in self._config.endpoint.addresses)
+        else:
+            local = vrf.announce
+        source, destination = ip_address(header.source), ip_address(header.destination)
+        return any(source in one for one in local if one.version == source.version) and any(
+            destination in one for one in granted.accept if one.version == destination.version
         )
 
     def _prefix(self, peer: PeerConfig, result: Labelled, packet: _Given, is_bound: bool) -> str:

@@ -313,6 +313,7 @@ class PeerConfig:
     start: Start = Start.TRAFFIC
     strict_child: bool = False  # the label must belong to the very SA that carried it, also with a plain peer
     seclabel_in_auth: bool = False  # names may be sent in IKE_AUTH to a peer that is not childless
+    gre: GreOptions = NO_GRE_OPTIONS  # what is taken; none is sent (RFC 4023 4)
     link_mtu: int = 1500
     fragmentation: bool = True  # of IKE messages, RFC 7383
     fragment_size: int = 1280  # octets of the largest IP packet

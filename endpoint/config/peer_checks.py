@@ -21,7 +21,7 @@ from endpoint.config.model import (
 from endpoint.config.problems import Report, quoted
 from endpoint.config.values import SECLABEL_NAME, Prefix
 from ike.config import Mode
-from mpls.encapsulation import Encapsulation
+from mpls.encapsulation import NO_GRE_OPTIONS, Encapsulation
 from mpls.identifiers import VrfId
 
 
@@ -85,6 +85,9 @@ def _check_settings(report: Report, peer: PeerConfig, path: Path) -> None:
             "in transport mode the addresses of the underlay are those of the packets: they cannot change"
         )
         report.error((*path, "mobike"), message, 'leave it away, or write mode = "tunnel"')
+    if peer.gre != NO_GRE_OPTIONS and peer.encapsulation is not Encapsulation.MPLS_IN_GRE:
+        message = 'means something with encapsulation = "mpls-in-gre" only'
+        report.error((*path, "gre"), message, "leave it away")
     if not peer.vrfs:
         report.warn(path, "the peer may use no VRF", "add [[peer.vrf]] with a name")
     paired = [vrf for vrf in peer.vrfs if vrf.addresses]

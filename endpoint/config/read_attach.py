@@ -69,7 +69,7 @@ def _read_labelled(table: Table, kind: AttachmentKind, name: str) -> LabelledCon
         device=device,
         next_hop=table.value("next_hop", _next_hop, ""),
         tunnel=_read_tunnel(table),
-        gre=_read_gre(table),
+        gre=read_gre(table),
     )
     if is_ethernet and "next_hop" not in table:
         table.error("next_hop", "is missing", "add the router's address, IP or MAC")
@@ -114,8 +114,9 @@ def _read_tunnel(attachment: Table) -> AddressPair | None:
     return AddressPair(str(local), str(peer))
 
 
-def _read_gre(attachment: Table) -> GreOptions:
-    table = attachment.table("gre")
+def read_gre(of: Table) -> GreOptions:
+    """`gre = { key, checksum, sequence }` of an attachment or a peer: the options that are taken."""
+    table = of.table("gre")
     if table is None:
         return NO_GRE_OPTIONS
     key = table.integer("key", -1, 0, 0xFFFFFFFF)

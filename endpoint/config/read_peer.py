@@ -20,6 +20,7 @@ from endpoint.config.model import (
 )
 from endpoint.config.problems import BadValue, did_you_mean, quoted
 from endpoint.config.read import addresses_of, class_id_of, name_of, peer_identity_of, required, vrf_id_of
+from endpoint.config.read_attach import read_gre
 from endpoint.config.read_auth import read_auth
 from endpoint.config.secret import SecretSource
 from endpoint.config.table import Table
@@ -70,6 +71,7 @@ def read_peer(table: Table, vrfs: Mapping[str, VrfConfig], secrets: SecretSource
         start=table.choice("start", Start, Start.TRAFFIC),
         strict_child=table.boolean("strict_child", False),
         seclabel_in_auth=table.boolean("seclabel_in_auth", False),
+        gre=read_gre(table),
         link_mtu=table.integer("link_mtu", 1500, 576, 65535),
         fragmentation=table.boolean("fragmentation", True),
         fragment_size=table.integer("fragment_size", 1280, 576, 65535),

@@ -117,7 +117,10 @@ class Router:
         self.frames: list[bytes] = []
 
     def send(self, to: bytes, stack: LabelStack, packet: bytes) -> None:
-        self._socket.send(to + self._own + MPLS.to_bytes(2, "big") + stack.encode() + packet)
+        self.send_octets(to, stack.encode() + packet)
+
+    def send_octets(self, to: bytes, octets: bytes) -> None:
+        self._socket.send(to + self._own + MPLS.to_bytes(2, "big") + octets)
 
     def received(self) -> list[tuple[LabelStack, bytes]]:
         """Every label stack so far, with the IP packet behind it."""

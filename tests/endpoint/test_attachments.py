@@ -6,6 +6,8 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from scapy.contrib.mpls import MPLS
+from scapy.layers.inet import IP, UDP
 
 from mpls.ip import Echo, IpHeader, build_ip
 from mpls.labels import LabelEntry, LabelStack
@@ -181,6 +183,23 @@ def test_label_switched_traffic_is_what_the_question_was_about(
     assert 50 in next_headers(underlay)
 
 
+def test_frames_are_read_and_written_as_another_implementation_does(sites: tuple[Site, Site]) -> None:
+    """scapy makes the frame, pads it as a short one is on Ethernet, and reads what comes out (RFC 3032)."""
+    one, two = sites
+    inner = IP(src="10.1.0.9", dst="10.2.0.77", ttl=9) / UDP(sport=1, dport=2) / b"x"
+    frame = bytes(MPLS(label=70, cos=5, s=0, ttl=30) / MPLS(label=71, s=1, ttl=20) / inner)
+    one.p.send_octets(one.mac, frame.ljust(46, b"\0"))
+    wait_until(lambda: two.p.has((70, 71), "10.2.0.77"), "the frame")
+    (found,) = [octets for octets in two.p.frames if b"\x0a\x02\x00\x4d" in octets]
+    read = MPLS(found)
+    assert (read.label, read.cos, read.s, read.ttl) == (70, 5, 0, 28)
+    below = read[MPLS].payload
+    assert (below.label, below.s, below.ttl) == (71, 1, 20)
+    assert bytes(below.payload) == bytes(inner), (
+        "the packet below the labels is as it was, without the padding"
+    )
+
+
 def test_labels_of_a_pe_router_choose_the_vrf_and_end_at_the_gateway(sites: tuple[Site, Site]) -> None:
     one, two = sites
     # Overlapping prefixes: the same packet under two labels comes out in two VRFs, each under its own label.
@@ -232,10 +251,31 @@ def test_dedicated_security_device_protects_mpls_in_gre_of_an_inner_router(
     assert next_headers(underlay) <= {17, 50}
 
 
+def test_a_packet_too_big_is_answered_under_a_label(sites: tuple[Site, Site]) -> None:
+    one, _ = sites
+    big = Echo(ip_address("10.1.0.9"), ip_address("10.2.0.9"), 7, 1, b"too big".ljust(1460)).encode()
+    one.pe.send(one.mac_of_pe_link, LabelStack.push(301), big)
+
+    def mtu() -> int | None:
+        for stack, body in one.pe.received():
+            if stack.labels == (401,) and body[20:22] == b"\3\4":
+                return int.from_bytes(body[26:28], "big")
+        return None
+
+    wait_until(lambda: mtu() is not None, "ICMP too big")
+    (child,) = [
+        one for peer in one.run.status()["peers"] for one in peer["children"] if one["name"] == "red/0"
+    ]
+    assert mtu() == child["tunnel_mtu"] - 4
+
+
 def test_an_error_goes_back_to_the_inner_router_under_a_label(sites: tuple[Site, Site]) -> None:
     one, _ = sites
     ends = ip_address("10.1.0.9").packed, ip_address("10.2.0.9").packed
     body = build_ip(*ends, 17, b"expires!", ttl=1)
     one.pe.send(one.mac_of_pe_link, LabelStack((LabelEntry(301),)), body)
-    wait_until(lambda: one.pe.has((401,), "10.1.0.9"), "ICMP time exceeded")
-    assert any(b"expires" in found for _, found in one.pe.received())
+
+    def is_there() -> bool:
+        return any(stack.labels == (401,) and b"expires" in found for stack, found in one.pe.received())
+
+    wait_until(is_there, "ICMP time exceeded")

@@ -147,3 +147,10 @@ def test_explain_says_why_a_label_is_refused(label: int, reason: str, why: str) 
     assert (found.outcome, found.reason) == ("dropped", reason)
     assert why in found.why[0]
     assert found.rule is None
+
+
+def test_gre_options_of_a_peer_are_for_gre() -> None:
+    with_gre = LABELLED.replace('selectors = "plain"', 'selectors = "plain"\ngre = { sequence = true }')
+    assert any(one.key == "peer.pe2.gre" for one in problems(with_gre))
+    peer = parse(with_gre.replace("gre = { seq", 'encapsulation = "mpls-in-gre"\ngre = { seq')).peers[0]
+    assert peer.gre == GreOptions(sequence=True)

@@ -151,3 +151,40 @@ async def test_gre_options_are_taken_as_configured(spaces: Namespaces) -> None:
         assert (taken, refused) == ([OCTETS], Counter({"gre_header": 2, "not_mpls": 1}))
     finally:
         link.close()
+
+
+async def test_inner_router_over_ipv6(spaces: Namespaces) -> None:
+    for name, address in (
+        ("gw", "2001:db8::1/64"),
+        ("router", "2001:db8::2/64"),
+        ("router", "2001:db8::3/64"),
+    ):
+        ip("-n", spaces.real(name), "address", "add", address, "dev", "wire", "nodad")
+    taken: list[bytes] = []
+    refused: Counter[str] = Counter()
+    link = TunnelLink.open(
+        137,
+        "2001:db8::1",
+        "2001:db8::2",
+        on_packets=taken.extend,
+        refused=refused,
+        gre=NO_GRE_OPTIONS,
+        netns=spaces.real("gw"),
+    )
+    inner = in_namespace(spaces.real("router"), lambda: socket.socket(socket.AF_INET6, socket.SOCK_RAW, 137))
+    try:
+        inner.setblocking(False)
+        for source in ("2001:db8::3", "2001:db8::2"):
+            sender = in_namespace(
+                spaces.real("router"), lambda: socket.socket(socket.AF_INET6, socket.SOCK_RAW, 137)
+            )
+            with sender:
+                sender.bind((source, 0))
+                sender.sendto(OCTETS, ("2001:db8::1", 0))
+        await until(lambda: bool(taken))
+        assert (taken, refused) == ([OCTETS], Counter({"cleartext_mpls": 1}))
+        link.send(OCTETS)
+        assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(inner, 2000), 5) == OCTETS
+    finally:
+        link.close()
+        inner.close()

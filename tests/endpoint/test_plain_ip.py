@@ -5,6 +5,8 @@ from ipaddress import ip_address
 import pytest
 
 from endpoint.config import Config, ConfigError, parse_config
+from endpoint.explain import Explainer
+from endpoint.packets import GivenPacket
 from mpls.ip import build_ip, internet_checksum, pseudo_header
 from tests.endpoint.pair import NodePair
 
@@ -137,3 +139,25 @@ def test_transport_mode_is_between_two_hosts(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         parse_config(made, "pe1.toml", secrets={"psk": b"a secret of the test"})
     assert any(message in problem.message for problem in raised.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("mode", "more", "source", "reason"),
+    [
+        ("tunnel", "", "10.1.0.9", None),
+        ("tunnel", "", "10.1.7.9", "outside_selector"),
+        ("tunnel", "route_based = true", "10.1.7.9", None),
+        ("transport", "", "192.0.2.1", None),
+    ],
+)
+def test_explain_says_what_is_outside_of_the_selectors(
+    mode: str, more: str, source: str, reason: str | None
+) -> None:
+    destination = "192.0.2.2" if mode == "transport" else "10.2.0.9"
+    found = Explainer(config(1, mode, more)).explain(GivenPacket(1, udp(source, destination)))
+    assert found.reason == reason
+    if mode == "transport":
+        assert {path.next_header for path in found.paths} == {17}
+        packet = len(udp(source, destination))
+        esp = {path.name: path.total for path in found.paths}["IPv4"]
+        assert esp == packet + 8 + 8 + 2 + 16 + -(packet - 20 + 2) % 4

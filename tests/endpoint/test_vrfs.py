@@ -277,3 +277,24 @@ def test_leaked_prefix_can_be_announced_to_the_peers_of_the_vrf_that_it_is_leake
     star.run(2)
     assert star.members["192.0.2.1"].delivered == [("red", udp("172.20.2.9", "10.1.0.9", ttl=62))]
     assert star.members["192.0.2.1"].drops("urpf") == 1
+
+
+def test_overlapping_ipv4_and_ipv6_prefixes_stay_in_their_vrfs() -> None:
+    def text(own: int) -> str:
+        other = 3 - own
+        made = HEAD.format(own=own)
+        for name in ("red", "blue"):
+            made += vrf(name, f"10.{own}.0.1/24", f"10.{own}.0.0/24", f"2001:db8:{own}::/48")
+        made += PEER.format(other=other)
+        for name in ("red", "blue"):
+            made += grant(name, f"10.{other}.0.0/16", f"2001:db8:{other}::/48")
+        return made
+
+    star = Star(read(text(1)), read(text(2)))
+    four, six = udp("10.1.0.9", "10.2.0.9"), udp("2001:db8:1::9", "2001:db8:2::9")
+    star.send("192.0.2.1", "red", four, six)
+    star.run(2)
+    assert sorted(name for name, _ in star.members["192.0.2.2"].delivered) == ["red", "red"]
+    star.send("192.0.2.1", "blue", four, six)
+    star.run(2)
+    assert sorted(name for name, _ in star.members["192.0.2.2"].delivered) == ["blue", "blue", "red", "red"]
