@@ -12,20 +12,21 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Protocol, TypeAlias
 
 from endpoint.children import Child, ChildTable
 from endpoint.plan import Serves
-from esp.batch import Outcome, receive_batch, seal_batch
+from esp.batch import Outcome, Row, receive_batch, seal_batch
 from esp.engine import Received
 from esp.errors import DropReason as EspDropReason
 from ike import Path
+from mpls.batch import Delivered, Forwarded, check_inbound_batch, forward_batch
 from mpls.drops import DropReason
 from mpls.encapsulation import is_cleartext_mpls
-from mpls.forwarding import Bypassed, Delivery, Drop, Labelled, Outbound, Way, check_inbound, check_outbound
+from mpls.forwarding import Bypassed, Delivery, Drop, Labelled, Outbound, Way, check_outbound
 from mpls.inside import stack_toward
 from mpls.label_space import LabelSpace
 from mpls.plain import check_plain
@@ -44,8 +45,8 @@ REPLIES_PER_S = 100.0
 """ICMP errors into one VRF, and as many at once (RFC 4443 2.4 (f))."""
 
 
-EspArrival: TypeAlias = tuple[bytes, tuple[str, int], str]
-"""An ESP packet, where it came from (port 0: outside UDP), and the local address it came to."""
+EspArrival: TypeAlias = tuple[Sequence[bytes], tuple[str, int], str]
+"""ESP packets in a row, where they came from (port 0: outside UDP), and the local address they came to."""
 
 
 Deliver: TypeAlias = Callable[[str, list[bytes]], None]
@@ -129,16 +130,21 @@ class DataPlane:
 
     # --- outbound
 
-    def receive_packets(self, attachment: str, packets: Iterable[bytes], now: float) -> None:
+    def receive_packets(self, attachment: str, packets: Sequence[bytes], now: float) -> None:
         """IP packets from a customer; label stacks with IP packets where the attachment is labelled."""
         runs = _Runs(partial(self._send_run, now=now))
-        forward = self._walk_from(attachment)
-        for packet in packets:
-            self._send(forward(attachment, packet), attachment, packet, runs, now)
+        if attachment in self._labelled:
+            for packet in packets:
+                self._send(self._forward(attachment, packet), attachment, runs, now)
+        else:
+            for forwarded in forward_batch(self._outbound, attachment, packets):
+                self._send(forwarded, attachment, runs, now)
         self._flush(runs)
 
-    def _walk_from(self, attachment: str) -> Callable[[str, bytes], Labelled | Bypassed | Drop]:
-        return self._outbound.forward_labelled if attachment in self._labelled else self._outbound.forward
+    def _forward(self, attachment: str, packet: bytes) -> Forwarded:
+        is_labelled = attachment in self._labelled
+        walk = self._outbound.forward_labelled if is_labelled else self._outbound.forward
+        return Forwarded.of(walk(attachment, packet), packet)
 
     def flush_waiting(self, peer: str, serves: Serves, now: float) -> None:
         """A child or a label came: send what waits for it."""
@@ -147,8 +153,7 @@ class DataPlane:
             return
         runs = _Runs(partial(self._send_run, now=now))
         for one in waiting:
-            outcome = self._walk_from(one.attachment)(one.attachment, one.packet)
-            self._send(outcome, one.attachment, one.packet, runs, now, one.until)
+            self._send(self._forward(one.attachment, one.packet), one.attachment, runs, now, one.until)
         self._flush(runs)
 
     def drop_waiting(self, peer: str, reason: DropReason) -> None:
@@ -168,56 +173,73 @@ class DataPlane:
 
     def _send(
         self,
-        outcome: Labelled | Bypassed | Drop,
+        forwarded: Forwarded,
         attachment: str | None,
-        packet: bytes,
         runs: _Runs,
         now: float,
         until: float | None = None,
     ) -> None:
-        """`until`: how long the packet may still wait, if it has waited already."""
+        """`until`: how long the packets may still wait, if they have waited already."""
         until = now + WAITING_S if until is None else until
-        match outcome:
-            case Labelled():
-                way = outcome.way
+        match forwarded.first:
+            case Labelled() as labelled:
+                way = labelled.way
                 if way != runs.way or runs.child is None:
-                    where = (outcome.peer, outcome.vrf, outcome.label_class)
-                    child = self._children.sender(*where, outcome.label)
+                    serves = labelled.vrf, labelled.label_class
+                    child = self._children.sender(labelled.peer, *serves, labelled.label)
                     if child is None:
-                        key = (outcome.peer, (outcome.vrf, outcome.label_class))
-                        self._wait(key, attachment, packet, DropReason.NO_CHILD, until)
+                        key = (labelled.peer, serves)
+                        for packet in forwarded.packets:
+                            self._wait(key, attachment, packet, DropReason.NO_CHILD, until)
                         return
-                    outside = check_outbound(child.outbound_map, outcome, child.encapsulator.encapsulation)
+                    outside = check_outbound(child.outbound_map, labelled, child.encapsulator.encapsulation)
                     if outside is not None:
-                        self._count(outside, child)
+                        self._count(outside, child, len(forwarded.packets))
                         return
                     runs.way, runs.child = way, child
-                self._protect(outcome, runs.child, attachment, runs, now)
-            case Bypassed():
-                self._deliver_locally(outcome)
+                self._protect(labelled, forwarded.bodies, runs.child, attachment, runs, now)
+            case Bypassed() as bypassed:
+                self._deliver_locally(bypassed)
             case Drop(reason=DropReason.NO_LABEL, peer=str(peer), vrf=str(vrf), label_class=label_class) if (
                 label_class is not None
             ):
+                (packet,) = forwarded.packets
                 self._wait((peer, (vrf, label_class)), attachment, packet, DropReason.NO_LABEL, until)
-            case Drop():
-                self._drop_outbound(outcome, attachment, now)
+            case Drop() as drop:
+                self._drop_outbound(drop, attachment, now)
 
     def _protect(
-        self, labelled: Labelled, child: Child, attachment: str | None, runs: _Runs, now: float
+        self,
+        labelled: Labelled,
+        bodies: list[bytes],
+        child: Child,
+        attachment: str | None,
+        runs: _Runs,
+        now: float,
     ) -> None:
-        """`labelled` is inside the child's map; see that it fits and add it to a run."""
-        too_big = self._outbound.check_size(labelled, child.budget.tunnel_mtu)
-        if too_big is not None:
-            child.drops[too_big.reason] += 1
-            self._drop_outbound(too_big, attachment, now)
-            return
-        if child.outbound_map is None:
-            outside = check_plain(child.policy, labelled.body)
+        """`labelled` is inside the child's map: add those of its bodies that fit to a run.
+
+        All bodies are of one flow, so what is right for the header of one is right for all.
+        """
+        tunnel_mtu = child.budget.tunnel_mtu
+        if len(labelled.stack) + max(map(len, bodies)) > tunnel_mtu:
+            fitting = []
+            for body in bodies:
+                too_big = self._outbound.check_size(labelled._replace(body=body), tunnel_mtu)
+                if too_big is None:
+                    fitting.append(body)
+                    continue
+                child.drops[too_big.reason] += 1
+                self._drop_outbound(too_big, attachment, now)
+            bodies = fitting
+        if bodies and child.outbound_map is None:
+            outside = check_plain(child.policy, bodies[0])
             if outside is not None:
-                self._count(outside, child)
+                self._count(outside, child, len(bodies))
                 return
-        next_header, payload = child.encapsulator.encapsulate(labelled.stack, labelled.body, labelled.dscp)
-        runs.add(child, labelled.dscp << 2, next_header, payload)
+        if bodies:
+            encapsulated = child.encapsulator.encapsulate_batch(labelled.stack, bodies, labelled.dscp)
+            runs.add(child, labelled.dscp << 2, *encapsulated)
 
     def _send_run(self, run: _Run, payloads: list[bytes], *, now: float) -> None:
         """Seal the payloads of a run and send them."""
@@ -267,7 +289,7 @@ class DataPlane:
     def _drop_outbound(self, drop: Drop, attachment: str | None, now: float) -> None:
         self.drops[drop.reason] += 1
         if drop.reply is not None and attachment is not None and self._replies.take(drop.vrf or "", now):
-            self._hand_over(attachment, drop.reply)
+            self._hand_over(attachment, [drop.reply])
 
     def _deliver_locally(self, bypassed: Bypassed) -> None:
         """A rule or a leak lets the packet pass without ESP: nothing of it reaches the underlay."""
@@ -279,57 +301,78 @@ class DataPlane:
         elif bypassed.stack and vrf is not None and vrf.labels_of(target) is not Labels.KEEP:
             self.drops[DropReason.INNER_LABEL] += 1
         else:
-            self._hand_over(target, bypassed.packet, bypassed.stack)
+            self._hand_over(target, [bypassed.packet], bypassed.stack)
 
-    def _hand_over(self, attachment: str, packet: bytes, stack: bytes = b"", tc: int = 0) -> None:
-        """Give an IP packet to an attachment, under the labels that a router there is to see.
+    def _hand_over(self, attachment: str, packets: list[bytes], stack: bytes = b"", tc: int = 0) -> None:
+        """Give IP packets to an attachment, under the labels that a router there is to see.
 
-        It gets there at the end of the batch, see `_flush`.
+        They get there at the end of the batch, see `_flush`.
         """
         side = self._labelled.get(attachment)
-        packet = packet if side is None else stack_toward(side, stack, tc, packet) + packet
-        self._handed_over.setdefault(attachment, []).append(packet)
+        if side is not None:
+            packets = [stack_toward(side, stack, tc, packet) + packet for packet in packets]
+        self._handed_over.setdefault(attachment, []).extend(packets)
 
     # --- inbound
 
-    def receive_esp(self, packets: Iterable[EspArrival], now: float) -> None:
+    def receive_esp(self, arrivals: Iterable[EspArrival], now: float) -> None:
         """ESP packets with where they came from and to."""
         runs = _Runs(partial(self._send_run, now=now))
         heard: set[bytes] = set()
-        arrived = list(packets)
-        outcomes = receive_batch(self._children.sad, [packet for packet, _, _ in arrived])
-        for (packet, peer, destination), opened in zip(arrived, outcomes, strict=True):
-            spi = packet[:4]
-            child = self._children.get(spi)
-            if isinstance(opened, EspDropReason):
-                self._count(opened, child)
-                continue
-            if child is None:
-                self.drops[EspDropReason.UNKNOWN_SPI] += 1
-                continue
-            if spi not in heard:
-                heard.add(spi)
-                if child.sa.udp_encapsulation:
-                    self._follow(child, arrived, outcomes, now)
-                self._owner.on_inbound(child, now)
-                self._check_lifetime(child, now)
-            source = peer[0]
-            outcome = check_inbound(
-                child.policy,
-                self._labels,
-                opened.next_header,
-                opened.payload,
-                source,
-                destination,
-                self._outbound.vrfs,
-            )
-            if self.observe is not None:
-                self.observe(child, Received(child.inbound, opened), outcome)
-            if isinstance(outcome, Delivery):
-                self._deliver_to(outcome)
-            else:
-                self._drop_inbound(outcome, child, source, destination, runs, now)
+        opened = [
+            _Opened(spi, outcomes, peer, local)
+            for packets, peer, local in arrivals
+            for spi, outcomes in receive_batch(self._children.sad, packets)
+        ]
+        for one in opened:
+            child = self._children.get(one.spi)
+            for outcome in one.outcomes:
+                if isinstance(outcome, EspDropReason):
+                    self._count(outcome, child)
+                    continue
+                if child is None:
+                    self.drops[EspDropReason.UNKNOWN_SPI] += len(outcome.payloads)
+                    continue
+                if one.spi not in heard:
+                    heard.add(one.spi)
+                    if child.sa.udp_encapsulation:
+                        self._follow(child, opened, now)
+                    self._owner.on_inbound(child, now)
+                    self._check_lifetime(child, now)
+                self._judge(child, outcome, one, runs, now)
         self._flush(runs)
+
+    def _judge(self, child: Child, row: Row, came: _Opened, runs: _Runs, now: float) -> None:
+        """Authentic packets: the egress check, and on to the customer."""
+        source, destination = came.peer[0], came.local
+        judged = check_inbound_batch(
+            child.policy,
+            self._labels,
+            row.next_header,
+            row.payloads,
+            source,
+            destination,
+            self._outbound.vrfs,
+        )
+        if self.observe is not None:
+            judged = self._observed(child, row, judged)
+        for one in judged:
+            if isinstance(one.first, Delivery):
+                self._deliver_to(one.first, one.packets)
+            else:
+                self._drop_inbound(one.first, child, source, destination, runs, now)
+
+    def _observed(self, child: Child, row: Row, judged: Iterable[Delivered]) -> Iterator[Delivered]:
+        packets = iter(row.packets)
+        for one in judged:
+            first = one.first
+            outcomes: list[Delivery | Drop] = [first]
+            if isinstance(first, Delivery):
+                outcomes = [first._replace(packet=packet) for packet in one.packets]
+            for outcome in outcomes:
+                if self.observe is not None:
+                    self.observe(child, Received(child.inbound, next(packets)), outcome)
+            yield one
 
     def _flush(self, runs: _Runs) -> None:
         """The end of a batch."""
@@ -337,33 +380,31 @@ class DataPlane:
         while self._handed_over:
             self._deliver(*self._handed_over.popitem())
 
-    def _follow(
-        self, child: Child, arrived: Sequence[EspArrival], outcomes: Sequence[Outcome], now: float
-    ) -> None:
+    def _follow(self, child: Child, opened: Sequence[_Opened], now: float) -> None:
         """Tell where the newest packet of a child came from, before any is judged by it (RFC 7296 2.23).
 
         Of all packets only the one at the head of the replay window counts: it cannot be an old one repeated.
         """
-        if all(peer == child.path.peer for _, peer, _ in arrived) or not child.inbound.replay.size:
+        if not child.inbound.replay.size:
             return
         spi, head = child.sa.spi_in, child.inbound.replay.highest
-        for (packet, peer, local), opened in zip(arrived, outcomes, strict=True):
-            is_head = not isinstance(opened, EspDropReason) and opened.sequence == head
-            if is_head and packet[:4] == spi and peer[1] and peer != child.path.peer:
-                self._owner.on_inbound_path(child, Path((local, child.path.local[1]), peer), now)
+        for one in opened:
+            if one.spi == spi and one.peer != child.path.peer and one.peer[1] and one.has(head):
+                path = Path((one.local, child.path.local[1]), one.peer)
+                self._owner.on_inbound_path(child, path, now)
 
     def receive_cleartext(self, protocol: int, payload: bytes) -> None:
         """An IP packet of the underlay that did not come out of ESP (RFC 4023 8.1): MPLS in it is dropped."""
         if is_cleartext_mpls(protocol, payload):
             self.drops[DropReason.CLEARTEXT_MPLS] += 1
 
-    def _deliver_to(self, delivery: Delivery) -> None:
+    def _deliver_to(self, delivery: Delivery, packets: list[bytes]) -> None:
         attachment = self._attachment_for(delivery)
         if attachment is None:
             self.drops[DropReason.NO_ROUTE] += 1
             return
-        self.delivered += 1
-        self._hand_over(attachment, delivery.packet, delivery.stack, delivery.tc)
+        self.delivered += len(packets)
+        self._hand_over(attachment, packets, delivery.stack, delivery.tc)
 
     def _attachment_for(self, delivery: Delivery) -> str | None:
         """Of the VRF that the label names, or of the one that a leak leads to."""
@@ -392,12 +433,27 @@ class DataPlane:
                 drop.detail,
             )
         if drop.reply is not None and drop.vrf is not None and self._replies.take(drop.vrf, now):
-            self._send(self._outbound.originate(drop.vrf, drop.reply), None, drop.reply, runs, now)
+            reply = Forwarded.of(self._outbound.originate(drop.vrf, drop.reply), drop.reply)
+            self._send(reply, None, runs, now)
 
-    def _count(self, reason: str, child: Child | None) -> None:
-        self.drops[reason] += 1
+    def _count(self, reason: str, child: Child | None, packets: int = 1) -> None:
+        self.drops[reason] += packets
         if child is not None:
-            child.drops[reason] += 1
+            child.drops[reason] += packets
+
+
+class _Opened(NamedTuple):
+    """What became of packets in a row of one SPI, and where they came from and to."""
+
+    spi: bytes
+    outcomes: list[Outcome]
+    peer: tuple[str, int]
+    local: str
+
+    def has(self, sequence: int) -> bool:
+        """Whether an authentic packet with that number is among them."""
+        rows = (one for one in self.outcomes if isinstance(one, Row))
+        return any(row.sequence <= sequence < row.sequence + len(row.payloads) for row in rows)
 
 
 class _Run(NamedTuple):
@@ -421,12 +477,12 @@ class _Runs:
         self._run: _Run | None = None
         self._payloads: list[bytes] = []
 
-    def add(self, child: Child, tos: int, next_header: int, payload: bytes) -> None:
+    def add(self, child: Child, tos: int, next_header: int, payloads: list[bytes]) -> None:
         run = self._run
         if run is None or child is not run.child or tos != run.tos or next_header != run.next_header:
             self.flush()
             self._run = _Run(child, tos, next_header)
-        self._payloads.append(payload)
+        self._payloads += payloads
 
     def flush(self) -> None:
         if self._run is not None and self._payloads:

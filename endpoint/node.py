@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Protocol
@@ -175,7 +175,7 @@ class Node:
         """What arrived on the underlay outside ESP."""
         self.dataplane.receive_cleartext(protocol, payload)
 
-    def receive_packets(self, attachment: str, packets: Iterable[bytes], now: float) -> None:
+    def receive_packets(self, attachment: str, packets: Sequence[bytes], now: float) -> None:
         """IP packets from a customer, with labels where the attachment is labelled."""
         self._now = now
         self.dataplane.receive_packets(attachment, packets, now)

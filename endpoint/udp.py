@@ -6,7 +6,7 @@ packet.
 
 A datagram on UDP 4500 goes
 
-    recvmsg_into (up to 64 KB of one flow, UDP_GRO) -> one segment at a time -> esp.demux.classify
+    recvmsg (up to 64 KB of one flow, UDP_GRO) -> one segment at a time -> esp.demux.classify
         IKE        -> on_ike, without the non-ESP marker, after the ESP that arrived before it was delivered
         ESP        -> collected, delivered as one batch to on_esp
         KEEPALIVE  -> counted (RFC 3948 2.3: the receiver ignores it)
@@ -46,8 +46,8 @@ T = TypeVar("T")
 
 OnDatagram: TypeAlias = Callable[[bytes, Address, Address], None]
 """(IKE message, local, peer)"""
-OnEsp: TypeAlias = Callable[[list[tuple[bytes, Address]]], None]
-"""A batch of (ESP packet, peer), in the order of arrival."""
+OnEsp: TypeAlias = Callable[[list[tuple[list[bytes], Address]]], None]
+"""A batch of (ESP packets in a row, peer they came from), in the order of arrival."""
 
 QUEUE_DATAGRAMS = 256
 SEND_QUEUE_OCTETS = 256 * 1024
@@ -160,8 +160,6 @@ class NatSocket:
         self._socket = sock
         self._on_ike = on_ike
         self._on_esp = on_esp
-        self._buffer = bytearray(LARGEST_DATAGRAM_OCTETS + 1)
-        self._view = memoryview(self._buffer)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock, self._on_readable)
 
@@ -225,40 +223,45 @@ class NatSocket:
         return True
 
     def _on_readable(self) -> None:
-        batch: list[tuple[bytes, Address]] = []
+        batch: list[tuple[list[bytes], Address]] = []
         octets = 0
         for _ in range(RECEIVES_PER_WAKE_UP):
             try:
-                count, control, _, source = self._socket.recvmsg_into([self._buffer], 64)
+                data, control, _, source = self._socket.recvmsg(LARGEST_DATAGRAM_OCTETS + 1, 64)
             except BlockingIOError:
                 break
             except OSError as error:
                 self.drops[drop_of(error)] += 1
                 break
             peer: Address = source[:2]
-            size = _segment_size(control) or max(count, 1)
-            for start in range(0, max(count, 1), size):
-                datagram = bytes(self._view[start : min(start + size, count)])
+            size = _segment_size(control) or max(len(data), 1)
+            row: list[bytes] = []
+            for start in range(0, max(len(data), 1), size):
+                datagram = data[start : start + size]
                 kind = classify(datagram)
                 if kind is Kind.ESP:
-                    batch.append((datagram, peer))
+                    row.append(datagram)
                 elif kind is Kind.IKE:
                     # Order is kept: a Delete must not overtake the packets that were sent before it.
-                    batch = self._deliver(batch)
+                    self._deliver(batch, row, peer)
+                    batch, row = [], []
                     self._on_ike(strip_marker(datagram), self.local, peer)
                 elif kind is Kind.KEEPALIVE:
                     self.keepalives += 1
                 else:
                     self.drops[SocketDrop.SHORT] += 1
-            octets += count
+            if row:
+                batch.append((row, peer))
+            octets += len(data)
             if octets >= OCTETS_PER_WAKE_UP:
                 break
-        self._deliver(batch)
+        self._deliver(batch, [], ("", 0))
 
-    def _deliver(self, batch: list[tuple[bytes, Address]]) -> list[tuple[bytes, Address]]:
+    def _deliver(self, batch: list[tuple[list[bytes], Address]], row: list[bytes], peer: Address) -> None:
+        if row:
+            batch.append((row, peer))
         if batch:
             self._on_esp(batch)
-        return []
 
 
 def runs(packets: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

@@ -159,12 +159,13 @@ class Sockets:
         self._record_udp(peer, local, NON_ESP_MARKER + data, "inbound")
         self.receiver.receive_ike(data, Path(local, peer))
 
-    def _esp_callback(self, address: str) -> Callable[[list[tuple[bytes, Address]]], None]:
-        def on_esp(batch: list[tuple[bytes, Address]]) -> None:
+    def _esp_callback(self, address: str) -> Callable[[list[tuple[list[bytes], Address]]], None]:
+        def on_esp(batch: list[tuple[list[bytes], Address]]) -> None:
             if self._capture is not None:
-                for packet, peer in batch:
-                    self._record_udp(peer, (address, self._nat_port), packet, "inbound")
-            self.receiver.receive_esp([(packet, peer, address) for packet, peer in batch])
+                for packets, peer in batch:
+                    for packet in packets:
+                        self._record_udp(peer, (address, self._nat_port), packet, "inbound")
+            self.receiver.receive_esp([(packets, peer, address) for packets, peer in batch])
 
         return on_esp
 
@@ -172,7 +173,7 @@ class Sockets:
         if self._capture is not None:
             for packet, source, destination in batch:
                 self._capture.write_ip(source, destination, ESP, packet, direction="inbound")
-        self.receiver.receive_esp([(packet, (source, 0), address) for packet, source, address in batch])
+        self.receiver.receive_esp([([packet], (source, 0), address) for packet, source, address in batch])
 
     def _cleartext_callback(self, protocol: int) -> Callable[[list[tuple[bytes, str, str]]], None]:
         def on_packets(batch: list[tuple[bytes, str, str]]) -> None:

@@ -2,14 +2,16 @@
 
 Must not know what is carried, as `engine` must not. Every octet, drop and counter is as `engine` would have it.
 
-One loop with everything in local variables for the AEADs whose IV is in the packet (AES-GCM, AES-CCM,
-ChaCha20-Poly1305), the SA written back when it ends; other transforms take the reference, packet by packet.
+One short loop for the AEADs whose IV is in the packet (AES-GCM, AES-CCM, ChaCha20-Poly1305): for packets with the
+numbers that come next, the headers of all of which are made, or known, beforehand. Every packet that is anything
+else, and other transforms, take the reference.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import takewhile
 from struct import Struct
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from cryptography.exceptions import InvalidTag
 
@@ -21,22 +23,39 @@ from esp.engine import (
     Opened,
     add_trailer,
     protect,
+    strip_trailer,
     unprotect,
 )
 from esp.errors import DropReason, EspError, UsedUp
 from esp.sa import InboundSa, OutboundSa
 from esp.transforms import HEADER_OCTETS, TRAILER_OCTETS
 
-__all__ = ["Outcome", "open_batch", "receive_batch", "seal_batch"]
+__all__ = ["Outcome", "Row", "open_batch", "receive_batch", "seal_batch"]
 
-Outcome: TypeAlias = Opened | DropReason
-"""What became of one inbound packet."""
+
+class Row(NamedTuple):
+    """Authentic packets of one protocol, `sequence` that of the first; those of the others follow without a gap."""
+
+    payloads: list[bytes]
+    next_header: int
+    sequence: int
+
+    @property
+    def packets(self) -> list[Opened]:
+        """One by one, as `engine` gives them."""
+        return [
+            Opened(payload, self.next_header, n) for n, payload in enumerate(self.payloads, self.sequence)
+        ]
+
+
+Outcome: TypeAlias = Row | DropReason
+"""What became of inbound packets: of a row of them, or of a single one."""
 
 _LOW_BITS = 0xFFFFFFFF
 _IV_OCTETS = 8
-_HEADER_AND_IV = Struct(">4sIQ")
-_PADDING_AND_LENGTH = tuple(bytes(range(1, pad + 1)) + bytes((pad,)) for pad in range(256))
-_NO_PACKET = -1
+_HEAD_OCTETS = HEADER_OCTETS + _IV_OCTETS
+_ROW_PACKETS = 64
+"""So many headers are made at a time."""
 
 
 def seal_batch(sa: OutboundSa, payloads: Sequence[bytes], next_header: int) -> list[bytes]:
@@ -45,44 +64,38 @@ def seal_batch(sa: OutboundSa, payloads: Sequence[bytes], next_header: int) -> l
     When the SA may send no more the rest is left out, each counted at the SA as LIFETIME or SEQUENCE_EXHAUSTED.
     EspError for a protocol or a payload that no packet can hold; then none is sealed.
     """
-    longest = max(map(len, payloads), default=0)
+    sizes = list(map(len, payloads))
+    longest = max(sizes, default=0)
     if not 0 <= next_header <= 255 or sa.transform.packet_octets(longest) > MAX_PACKET_OCTETS:
         raise EspError(f"{longest} octets of protocol {next_header} are no ESP payload")
     cipher, block_octets = sa.cipher, sa.transform.block_octets
     if not isinstance(cipher, AeadCipher):
         return _protect_each(sa, payloads, next_header)
-    spi, esn, salt, encrypt = sa.spi, sa.esn, cipher.salt, cipher.aead.encrypt
-    trailers, header_and_iv = _trailers(next_header, block_octets), _HEADER_AND_IV.pack
-    sequence = sa.sequence
     left = _room(sa, payloads, longest)
-    packets: list[bytes] = []
-    size, trailer = -1, b""
-    try:
-        for payload in payloads[:left]:
-            sequence += 1  # before it is used: whatever happens below, no number seals twice
-            if len(payload) != size:
-                size = len(payload)
-                trailer = trailers[size % block_octets]
-            # The IV is the number in 64 bits: with ESN the associated data is SPI and IV.
-            header = header_and_iv(spi, sequence & _LOW_BITS, sequence)
-            associated = spi + header[8:] if esn else header[:8]
-            packets.append(header + encrypt(salt + header[8:], payload + trailer, associated))
-    finally:
-        sa.sequence = sequence
-        sa.packets += len(packets)
-        sa.octets += sum(map(len, payloads[: len(packets)]))
-    if left < len(payloads):
-        reason = DropReason.LIFETIME if sa.has_expired else DropReason.SEQUENCE_EXHAUSTED
-        sa.drops[reason] += len(payloads) - left
+    left_out, payloads, sizes = len(payloads) - left, payloads[:left], sizes[:left]
+    first = sa.sequence + 1
+    sa.sequence += left  # before they are used: whatever happens below, no number seals twice
+    salt, encrypt, by_size = cipher.salt, cipher.aead.encrypt, _trailers(next_header, block_octets)
+    trailers = [by_size[size % block_octets] for size in sizes]
+    heads, ivs = _heads(sa.spi, first, left), _eights(first, left)
+    # The IV is the number in 64 bits: with ESN the associated data is SPI and IV.
+    associated = [sa.spi + iv for iv in ivs] if sa.esn else heads
+    packets = [
+        head + iv + encrypt(salt + iv, payload + trailer, data)
+        for payload, trailer, head, iv, data in zip(payloads, trailers, heads, ivs, associated, strict=True)
+    ]
+    sa.packets += left
+    sa.octets += sum(sizes)
+    if left_out:
+        sa.drops[DropReason.LIFETIME if sa.has_expired else DropReason.SEQUENCE_EXHAUSTED] += left_out
     return packets
 
 
-def receive_batch(sad: InboundSad, packets: Sequence[bytes]) -> list[Outcome]:
-    """What became of ESP packets of whatever SAs, one for one and in their order, as `sad.receive` says.
+def receive_batch(sad: InboundSad, packets: Sequence[bytes]) -> Iterator[tuple[bytes, list[Outcome]]]:
+    """What became of ESP packets of whatever SAs, in their order, as `sad.receive` says: SPI by SPI.
 
     Only packets in a row are taken together: no SA overtakes the one that it replaces.
     """
-    outcomes: list[Outcome] = []
     start = 0
     while start < len(packets):
         spi = packets[start][:4]
@@ -91,106 +104,123 @@ def receive_batch(sad: InboundSad, packets: Sequence[bytes]) -> list[Outcome]:
             end += 1
         sa = sad.get(spi)
         if sa is not None:
-            outcomes += open_batch(sa, packets[start:end])
+            yield spi, open_batch(sa, packets[start:end])
         else:
-            outcomes += [_receive_one(sad, packet) for packet in packets[start:end]]
+            yield spi, [_outcome(_receive_one(sad, packet)) for packet in packets[start:end]]
         start = end
-    return outcomes
 
 
 def open_batch(sa: InboundSa, packets: Sequence[bytes]) -> list[Outcome]:
     """What is in ESP packets of one SA, or why each is dropped, as `engine.unprotect` says and counts it."""
-    cipher = sa.cipher
     count = len(packets)
     is_near_its_end = (
         sa.packets + count > sa.hard_packets or sa.octets + count * MAX_PACKET_OCTETS > sa.hard_octets
     )
-    if is_near_its_end or not isinstance(cipher, AeadCipher):
-        return [unprotect(sa, packet) for packet in packets]
-    spi, esn, salt, decrypt = sa.spi, sa.esn, cipher.salt, cipher.aead.decrypt
-    replay, accepts = sa.replay, sa.accepts_next_headers
-    least = HEADER_OCTETS + _IV_OCTETS + TRAILER_OCTETS + sa.transform.icv_octets
-    new, padding_and_length = tuple.__new__, _PADDING_AND_LENGTH
+    if is_near_its_end or not isinstance(sa.cipher, AeadCipher):
+        return [_outcome(unprotect(sa, packet)) for packet in packets]
     outcomes: list[Outcome] = []
-    octets = dropped = 0
-    size, split = -1, _splitter(least)
-    # A packet with the next number needs no look at the window, which moves over a whole row of them at its
-    # end. `expected` is how that packet begins, `row` how the row began, `origin` what to take off for a number.
-    row, origin = _next_packet(sa, len(packets))
-    expected = row
-    try:
-        for packet in packets:
-            if len(packet) != size:
-                if len(packet) < least:
-                    outcomes.append(DropReason.TRUNCATED)
-                    dropped += 1
-                    continue
-                size = len(packet)
-                split = _splitter(size)
-            head, iv, ciphertext = split(packet)
-            if head == expected:
-                sequence = head - origin
-            else:
-                replay.advance(expected - row)
-                row = expected
-                checked = replay.check(head & _LOW_BITS) if packet[:4] == spi else DropReason.UNKNOWN_SPI
-                if isinstance(checked, DropReason):
-                    outcomes.append(checked)
-                    dropped += 1
-                    continue
-                sequence = checked
-            try:
-                plaintext = decrypt(
-                    salt + iv, ciphertext, spi + sequence.to_bytes(8, "big") if esn else packet[:8]
-                )
-            except InvalidTag:
-                outcomes.append(DropReason.INTEGRITY)
-                dropped += 1
-                continue
-            if head == expected:
-                expected += 1
-            else:
-                replay.update(sequence)
-                row, origin = _next_packet(sa, len(packets))
-                expected = row
-            pad, next_header = plaintext[-2], plaintext[-1]
-            end = len(plaintext) - TRAILER_OCTETS - pad
-            if plaintext[end:-1] != padding_and_length[pad]:  # which is too long where `end` is negative
-                outcomes.append(DropReason.PADDING)
-            elif next_header == DUMMY_NEXT_HEADER:
-                outcomes.append(DropReason.DUMMY)
-            elif accepts is not None and next_header not in accepts:
-                outcomes.append(DropReason.NEXT_HEADER)
-            else:
-                outcomes.append(new(Opened, (plaintext[:end], next_header, sequence)))
-                octets += end
-                continue
-            dropped += 1
-    finally:
-        replay.advance(expected - row)
-        sa.packets += len(outcomes) - dropped
-        sa.octets += octets
-        if dropped:
-            sa.drops.update(outcome for outcome in outcomes if isinstance(outcome, DropReason))
+    at = 0
+    while at < count:
+        at += _open_row(sa, sa.cipher, packets[at : at + _ROW_PACKETS], outcomes)
+        if at < count:
+            outcomes.append(_outcome(unprotect(sa, packets[at])))
+            at += 1
     return outcomes
 
 
-def _next_packet(sa: InboundSa, count: int) -> tuple[int, int]:
-    """The first 64 bits, SPI and low half, of the packet after the highest, and these less its whole number.
+def _open_row(sa: InboundSa, cipher: AeadCipher, packets: Sequence[bytes], outcomes: list[Outcome]) -> int:
+    """Open the packets in front that have the numbers after the highest; how many these were."""
+    first = sa.replay.highest + 1
+    if packets[0][:8] != sa.spi + (first & _LOW_BITS).to_bytes(4, "big"):
+        return 0
+    least = _HEAD_OCTETS + TRAILER_OCTETS + sa.transform.icv_octets
+    if min(map(len, packets)) < least:
+        packets = list(takewhile(lambda packet: len(packet) >= least, packets))
+    # After the low half has begun anew all is different: another high half, or no number at all.
+    count = min(len(packets), -first & _LOW_BITS)
+    heads = _heads(sa.spi, first, count)
+    associated = [sa.spi + number for number in _eights(first, count)] if sa.esn else heads
+    salt, decrypt = cipher.salt, cipher.aead.decrypt
+    ended = next_header = trailer_octets = 0
+    payloads: list[bytes] = []
+    # The trailer of one packet is most often that of the next; it has its own length in it.
+    trailer: bytes | None = None
+    try:
+        for packet, head, data in zip(packets, heads, associated, strict=False):
+            if packet[:8] != head:
+                break
+            plaintext = decrypt(salt + packet[8:16], packet[16:], data)
+            if plaintext[-trailer_octets:] == trailer:
+                payloads.append(plaintext[:-trailer_octets])
+                continue
+            stripped = _strip(sa, plaintext)
+            if isinstance(stripped, DropReason) or stripped[1] != next_header:
+                _end_row(sa, payloads, next_header, first + ended, outcomes)
+                ended, payloads, trailer = ended + len(payloads), [], None
+            if isinstance(stripped, DropReason):
+                sa.drops[stripped] += 1
+                outcomes.append(stripped)
+                ended += 1
+                continue
+            payload, next_header = stripped
+            payloads.append(payload)
+            trailer = plaintext[len(payload) :]
+            trailer_octets = len(trailer)
+    except InvalidTag:
+        pass  # the reference finds that once more, and counts it
+    finally:
+        _end_row(sa, payloads, next_header, first + ended, outcomes)
+        ended += len(payloads)
+        sa.replay.advance(ended)
+    return ended
 
-    No packet at all where the high half changes within the next `count`.
-    """
-    highest = sa.replay.highest
-    if (highest & _LOW_BITS) + count > _LOW_BITS:
-        return _NO_PACKET, 0
-    head = int.from_bytes(sa.spi, "big") << 32 | (highest & _LOW_BITS) + 1
-    return head, head - (highest + 1)
+
+def _strip(sa: InboundSa, plaintext: bytes) -> tuple[bytes, int] | DropReason:
+    """Payload and next header of what the ICV was right for, or why it is dropped."""
+    stripped = strip_trailer(plaintext)
+    if stripped is None:
+        return DropReason.PADDING
+    if stripped[1] == DUMMY_NEXT_HEADER:
+        return DropReason.DUMMY
+    if sa.accepts_next_headers is not None and stripped[1] not in sa.accepts_next_headers:
+        return DropReason.NEXT_HEADER
+    return stripped
 
 
-@lru_cache(maxsize=2048)
-def _splitter(size: int) -> Callable[[bytes], tuple[int, bytes, bytes]]:
-    """Takes a packet of `size` octets apart: SPI and sequence number in one, IV, ciphertext with ICV."""
-    return Struct(f">Q{_IV_OCTETS}s{size - HEADER_OCTETS - _IV_OCTETS}s").unpack
+def _end_row(
+    sa: InboundSa, payloads: list[bytes], next_header: int, first: int, outcomes: list[Outcome]
+) -> None:
+    """Count the payloads of a row that began with number `first`."""
+    if payloads:
+        sa.packets += len(payloads)
+        sa.octets += sum(map(len, payloads))
+        outcomes.append(Row(payloads, next_header, first))
+
+
+def _heads(spi: bytes, first: int, count: int) -> tuple[bytes, ...]:
+    """SPI and low half of `count` sequence numbers from `first` on."""
+    low = first & _LOW_BITS
+    until_zero = _LOW_BITS + 1 - low
+    if count > until_zero:
+        return _heads(spi, first, until_zero) + _heads(spi, 0, count - until_zero)
+    return _eights(int.from_bytes(spi, "big") << 32 | low, count)
+
+
+def _eights(first: int, count: int) -> tuple[bytes, ...]:
+    """`count` numbers from `first` on in eight octets each."""
+    pack, split = _structs(count)
+    return split(pack(*range(first, first + count)))
+
+
+@lru_cache(maxsize=256)
+def _structs(count: int) -> tuple[Callable[..., bytes], Callable[[bytes], tuple[bytes, ...]]]:
+    return Struct(f">{count}Q").pack, Struct("8s" * count).unpack
+
+
+def _outcome(result: Opened | DropReason) -> Outcome:
+    if isinstance(result, DropReason):
+        return result
+    return Row([result.payload], result.next_header, result.sequence)
 
 
 @lru_cache(maxsize=1024)
@@ -201,7 +231,7 @@ def _trailers(next_header: int, block_octets: int) -> tuple[bytes, ...]:
 
 def _room(sa: OutboundSa, payloads: Sequence[bytes], longest: int) -> int:
     """How many of `payloads`, none longer than `longest`, the SA may still send."""
-    room = max(0, min(sa.last_sequence - sa.sequence, sa.hard_packets - sa.packets))
+    room = max(0, min(len(payloads), sa.last_sequence - sa.sequence, sa.hard_packets - sa.packets))
     if sa.octets + len(payloads) * longest < sa.hard_octets:
         return room
     octets = sa.octets
@@ -222,6 +252,6 @@ def _protect_each(sa: OutboundSa, payloads: Sequence[bytes], next_header: int) -
     return packets
 
 
-def _receive_one(sad: InboundSad, packet: bytes) -> Outcome:
+def _receive_one(sad: InboundSad, packet: bytes) -> Opened | DropReason:
     received = sad.receive(packet)
     return received if isinstance(received, DropReason) else received.opened

@@ -78,7 +78,7 @@ def label_path() -> Result:
     def esp(batch: list[bytes]) -> list[bytes]:
         receiver.replay = ReplayWindow()
         sealed = seal_batch(sender, batch, MPLS_IN_IP)
-        return [one.payload for one in open_batch(receiver, sealed)]  # type: ignore[union-attr]
+        return [one for row in open_batch(receiver, sealed) for one in row.payloads]  # type: ignore[union-attr]
 
     def esp_alone() -> int:
         for _ in range(BATCHES):

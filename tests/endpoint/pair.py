@@ -245,7 +245,7 @@ class _Underlay:
             seen = self._pair.translated(path)
             if seen is None:
                 continue
-            one = (packet, seen.peer if udp else (seen.peer[0], 0), seen.local[0])
+            one = ([packet], seen.peer if udp else (seen.peer[0], 0), seen.local[0])
 
             def arrive(one: EspArrival = one) -> None:
                 self._other.node.receive_esp([one], self._pair.now)

@@ -95,7 +95,5 @@ class _Underlay:
     def send_esp(self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int) -> None:
         to = self._star.members.get(path.peer[0])
         if to is not None:
-            arrived = [
-                (packet, (path.local[0], path.local[1] if udp else 0), path.peer[0]) for packet in packets
-            ]
+            arrived = [(packets, (path.local[0], path.local[1] if udp else 0), path.peer[0])]
             self._star.carry(lambda: to.node.receive_esp(arrived, self._star.now))

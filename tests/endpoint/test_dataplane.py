@@ -331,7 +331,7 @@ def forged(nodes: NodePair, child: str, vrf: str, label_class: object, ttl: int 
 
 
 def receive(nodes: NodePair, *packets: bytes, source: str = "192.0.2.1") -> None:
-    nodes.pe2.node.receive_esp([(packet, (source, 0), "192.0.2.2") for packet in packets], nodes.now)
+    nodes.pe2.node.receive_esp([([packet], (source, 0), "192.0.2.2") for packet in packets], nodes.now)
 
 
 def drops_of(nodes: NodePair) -> dict[str, dict[str, int]]:
@@ -469,7 +469,7 @@ def test_runs_keep_the_order_and_never_mix_children_or_tos(steps: list[tuple[int
     sent = Sent()
     runs = _Runs(lambda run, payloads: sent.send_esp(run.child.path, payloads, udp=False, tos=run.tos))
     for number, (which, tos) in enumerate(steps):
-        runs.add(three_children()[which], tos, 137, b"%d" % number)
+        runs.add(three_children()[which], tos, 137, [b"%d" % number])
     runs.flush()
     runs.flush()
     flat = [(peer, tos, packet) for peer, tos, packets in sent.runs for packet in packets]

@@ -186,7 +186,7 @@ def label_of(end: End, vrf: str, label_class: object) -> int:
 def test_another_vrfs_label_in_this_vrfs_sa_is_dropped_and_counted() -> None:
     nodes = up()
     packet = forge(nodes.pe1, "red/standard", label_of(nodes.pe1, "blue", 0))
-    nodes.pe2.node.receive_esp([(packet, ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
+    nodes.pe2.node.receive_esp([([packet], ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
     assert nodes.pe2.drops("label_foreign") == 1
     assert nodes.pe2.node.dataplane.delivered == 0
 
@@ -194,7 +194,7 @@ def test_another_vrfs_label_in_this_vrfs_sa_is_dropped_and_counted() -> None:
 def test_another_classs_label_in_this_classs_sa_is_dropped_and_counted() -> None:
     nodes = up()
     packet = forge(nodes.pe1, "red/standard", label_of(nodes.pe1, "red", "gold"))
-    nodes.pe2.node.receive_esp([(packet, ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
+    nodes.pe2.node.receive_esp([([packet], ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
     assert nodes.pe2.drops("label_foreign") == 1
 
 
@@ -202,7 +202,7 @@ def test_a_replayed_packet_is_dropped_and_counted() -> None:
     nodes = up()
     packet = forge(nodes.pe1, "red/standard", label_of(nodes.pe1, "red", "standard"))
     for _ in range(2):
-        nodes.pe2.node.receive_esp([(packet, ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
+        nodes.pe2.node.receive_esp([([packet], ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
     assert nodes.pe2.drops("replay") == 1
     assert nodes.pe2.node.dataplane.delivered == 1
 
@@ -210,7 +210,7 @@ def test_a_replayed_packet_is_dropped_and_counted() -> None:
 def test_an_outer_address_that_is_not_the_peers_is_dropped() -> None:
     nodes = up()
     packet = forge(nodes.pe1, "red/standard", label_of(nodes.pe1, "red", "standard"))
-    nodes.pe2.node.receive_esp([(packet, ("192.0.2.66", 0), "192.0.2.2")], nodes.now)
+    nodes.pe2.node.receive_esp([([packet], ("192.0.2.66", 0), "192.0.2.2")], nodes.now)
     assert nodes.pe2.drops("outer_address") == 1
 
 
@@ -228,7 +228,7 @@ def test_garbage_loses_nothing_that_is_established() -> None:
     path = nodes.pe2.node.engine.sessions()[0].path
     for size in range(0, 200, 7):
         nodes.pe2.node.receive_ike(bytes(range(size % 256)), path, nodes.now)
-        nodes.pe2.node.receive_esp([(bytes([7]) * size, ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
+        nodes.pe2.node.receive_esp([([bytes([7]) * size], ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
     nodes.ping(1, "red", 1)
     nodes.run()
     assert nodes.pongs(1, "red") == [1]
@@ -452,7 +452,7 @@ def test_ip_packets_without_labels_go_through_an_ordinary_tunnel() -> None:
     assert nodes.pongs(1, "red") == [1]
     (child,) = nodes.pe1.node.children
     stray = protect(child.outbound, build_ip(b"\x0a\x63\0\1", b"\x0a\2\0\2", 1, b"x" * 8), 4)
-    nodes.pe2.node.receive_esp([(stray, ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
+    nodes.pe2.node.receive_esp([([stray], ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
     assert nodes.pe2.drops("address_selector") == 1, "a source outside the negotiated selectors"
 
 

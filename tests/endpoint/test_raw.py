@@ -28,8 +28,8 @@ class Received:
         self.packets += batch
         self.changed.set()
 
-    def on_esp(self, batch: list[tuple[bytes, Address]]) -> None:
-        self.packets += [(packet, peer[0], "") for packet, peer in batch]
+    def on_esp(self, batch: list[tuple[list[bytes], Address]]) -> None:
+        self.packets += [(packet, peer[0], "") for packets, peer in batch for packet in packets]
         self.changed.set()
 
     def on_ike(self, data: bytes, local: Address, peer: Address) -> None:

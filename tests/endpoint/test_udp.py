@@ -32,8 +32,8 @@ class Received:
         self.all.append(("ike", data, peer))
         self.changed.set()
 
-    def on_esp(self, batch: list[tuple[bytes, Address]]) -> None:
-        self.all += [("esp", packet, peer) for packet, peer in batch]
+    def on_esp(self, batch: list[tuple[list[bytes], Address]]) -> None:
+        self.all += [("esp", packet, peer) for packets, peer in batch for packet in packets]
         self.batches.append(len(batch))
         self.changed.set()
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esp.batch import Outcome, open_batch, receive_batch, seal_batch
+from esp.batch import Outcome, Row, open_batch, receive_batch, seal_batch
 from esp.engine import DUMMY_NEXT_HEADER, MAX_PACKET_OCTETS, InboundSad, Opened, protect
 from esp.errors import DropReason, EspError, UsedUp
 from esp.replay import ReplayWindow
@@ -126,7 +126,7 @@ def test_a_batch_stops_at_the_hard_lifetime(name: str, limits: tuple[int, int]) 
     for sa in (sender, receiver):
         sa.hard_packets, sa.hard_octets = limits
     assert seal_batch(sender, [b"payload"] * 5, 4) == packets[:3]
-    assert open_batch(receiver, packets)[3:] == [DropReason.LIFETIME] * 2
+    assert open_each(receiver, packets)[3:] == [DropReason.LIFETIME] * 2
     assert sender.drops == receiver.drops == {DropReason.LIFETIME: 2}
     assert sender.octets == receiver.octets == 21
 
@@ -140,14 +140,27 @@ def test_what_no_packet_can_hold_seals_nothing(name: str) -> None:
     assert outbound_state(sa) == (0, 0, 0, {})
 
 
-def test_a_number_is_used_up_when_sealing_fails() -> None:
+def test_the_numbers_are_used_up_when_sealing_fails() -> None:
     sa = outbound(COMMON)
     with pytest.raises(TypeError):
         seal_batch(sa, [b"first", "no octets", b"third"], 4)  # type: ignore[list-item]
-    assert (sa.sequence, sa.packets, sa.octets) == (2, 1, 5)
+    assert (sa.sequence, sa.packets, sa.octets) == (3, 0, 0)
 
 
 # Inbound
+
+
+def each(outcomes: list[Outcome]) -> list[Opened | DropReason]:
+    """Packet by packet, as the reference gives them."""
+    return [packet for one in outcomes for packet in ([one] if isinstance(one, DropReason) else one.packets)]
+
+
+def open_each(sa: InboundSa, packets: list[bytes]) -> list[Opened | DropReason]:
+    return each(open_batch(sa, packets))
+
+
+def receive_each(sad: InboundSad, packets: list[bytes]) -> list[Opened | DropReason]:
+    return [packet for _, outcomes in receive_batch(sad, packets) for packet in each(outcomes)]
 
 
 @dataclass(frozen=True)
@@ -252,11 +265,11 @@ def test_receive_is_the_reference_many_times(
     quick, reference = (sad_of(*side) for side in sides)
     for batch in batches:
         packets = [one.apply(sent[one.index % len(sent)]) for one in batch]
-        expected: list[Outcome] = []
+        expected: list[Opened | DropReason] = []
         for packet in packets:
             received = reference.receive(packet)
             expected.append(received if isinstance(received, DropReason) else received.opened)
-        outcomes = receive_batch(quick, packets)
+        outcomes = receive_each(quick, packets)
         assert outcomes == expected
         assert [type(one) for one in outcomes] == [type(one) for one in expected]
         assert quick.drops == reference.drops
@@ -270,14 +283,19 @@ def test_every_truncation_is_told_from_a_wrong_icv() -> None:
     for length in range(len(packet)):
         receiver = inbound(COMMON)
         expected = DropReason.TRUNCATED if length < least else DropReason.INTEGRITY
-        assert open_batch(receiver, [packet[:length]] * 2) == [expected] * 2
+        assert open_each(receiver, [packet[:length]] * 2) == [expected] * 2
         assert receiver.drops == {expected: 2}
+
+
+def test_packets_with_the_numbers_that_come_next_are_one_row() -> None:
+    packets = seal_batch(outbound(COMMON), [bytes([n]) for n in range(50)], MPLS_IN_IP)
+    assert open_batch(inbound(COMMON), packets) == [Row([bytes([n]) for n in range(50)], MPLS_IN_IP, 1)]
 
 
 def test_a_replay_after_a_row_moves_the_window_once() -> None:
     packets = seal_batch(outbound(COMMON), [b"payload"] * 3, MPLS_IN_IP)
     receiver = inbound(COMMON)
-    outcomes = open_batch(receiver, [packets[0], packets[1], packets[0], packets[2]])
+    outcomes = open_each(receiver, [packets[0], packets[1], packets[0], packets[2]])
     assert [one for one in outcomes if isinstance(one, DropReason)] == [DropReason.REPLAY]
     assert receiver.replay.highest == 3
 
@@ -287,11 +305,11 @@ def test_a_row_across_the_wrap_of_the_low_half(esn: bool) -> None:
     start = 2**32 - 5
     sender, receiver = outbound(COMMON, start, esn=esn), inbound(COMMON, start, esn=esn)
     packets = seal_batch(sender, [bytes([n]) for n in range(10)], MPLS_IN_IP)
-    opened = open_batch(receiver, packets)
+    opened = open_each(receiver, packets)
     count = 10 if esn else 4
     assert opened == [Opened(bytes([n]), MPLS_IN_IP, start + 1 + n) for n in range(count)]
     assert receiver.replay.highest == start + count
-    assert open_batch(receiver, packets) == [DropReason.REPLAY] * count
+    assert open_each(receiver, packets) == [DropReason.REPLAY] * count
 
 
 def test_the_spi_behind_ours_is_not_ours_when_the_numbers_wrap() -> None:
@@ -299,7 +317,7 @@ def test_the_spi_behind_ours_is_not_ours_when_the_numbers_wrap() -> None:
     sender, receiver = outbound(COMMON, 2**32 - 3, esn=True), inbound(COMMON, 2**32 - 3, esn=True)
     packets = seal_batch(sender, [b"payload"] * 4, MPLS_IN_IP)
     packets[2] = SPIS[1] + packets[2][4:]
-    outcomes = open_batch(receiver, packets)
+    outcomes = open_each(receiver, packets)
     assert [isinstance(one, Opened) for one in outcomes] == [True, True, False, True]
     assert outcomes[2] is DropReason.UNKNOWN_SPI
 
@@ -313,18 +331,18 @@ def test_dummies_and_foreign_protocols_move_the_window(name: str) -> None:
         for next_header in (DUMMY_NEXT_HEADER, 4, MPLS_IN_IP)
         for packet in seal_batch(sender, [b"payload"], next_header)
     ]
-    assert open_batch(receiver, packets) == [
+    assert open_each(receiver, packets) == [
         DropReason.DUMMY,
         DropReason.NEXT_HEADER,
         Opened(b"payload", MPLS_IN_IP, 3),
     ]
-    assert open_batch(receiver, packets) == [DropReason.REPLAY] * 3
+    assert open_each(receiver, packets) == [DropReason.REPLAY] * 3
     assert (receiver.packets, receiver.octets) == (1, 7)
 
 
 @given(octets=st.lists(st.binary(max_size=60), max_size=8))
 def test_no_octets_from_the_network_raise_or_pass(octets: list[bytes]) -> None:
     sad = sad_of(inbound(COMMON))
-    outcomes = receive_batch(sad, [*octets, *(SPIS[0] + one for one in octets)])
+    outcomes = receive_each(sad, [*octets, *(SPIS[0] + one for one in octets)])
     assert all(isinstance(one, DropReason) for one in outcomes)
     assert len(outcomes) == 2 * len(octets)
