@@ -26,6 +26,8 @@ from ike import (
     SignatureAuth,
 )
 from ike.config import LocalAuth, PeerAuth
+from ike.crypto.auth import psk_auth
+from ike.crypto.prf import Prf
 from ike.identities import parse_peer_name
 from ike.numbers import AuthMethod, CertEncoding, NotifyType
 from ike.testing.pair import PSK, Pair
@@ -197,6 +199,21 @@ def test_nobody_meets_nobody() -> None:
     request = next(one for one in seen_by(pair, IdPayload))
     assert isinstance(request, IdiPayload)
     assert request.identity.data == b""
+
+
+def test_each_end_has_a_key_of_its_own_in_place_of_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 7619 2.1: SK_pi for the initiator's AUTH payload, SK_pr for the responder's."""
+    secrets: list[bytes] = []
+
+    def record(prf: Prf, secret: bytes, octets: bytes) -> bytes:
+        secrets.append(secret)
+        return psk_auth(prf, secret, octets)
+
+    monkeypatch.setattr("ike.exchanges.credentials.psk_auth", record)
+    ids: dict[str, object] = {"local_id": NOBODY, "peer_id": NOBODY}
+    pair = connect(pair_with(nobody(NullAuth(), ids), nobody(NullAuth(), ids)))
+    keys = pair.left.engine._host.sessions[pair.left.session].current.keyed.keys
+    assert secrets == [keys.sk_pi, keys.sk_pr]
 
 
 @dataclass(frozen=True)
