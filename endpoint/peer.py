@@ -104,7 +104,7 @@ async def _run(script: PeerScript, peer: PeerConfig, config: Config, as_json: bo
 
     if not as_json:
         print(f"{script.title}\n{wire.path}")
-    answered, problem, serves = None, None, False
+    answered, problem, serves_after = None, None, None
     try:
         scripted = ScriptedPeer(plan.connection, wire, entropy=SystemEntropy(), on_step=on_step)
         try:
@@ -113,7 +113,7 @@ async def _run(script: PeerScript, peer: PeerConfig, config: Config, as_json: bo
                 await scripted.close()
         except (IkeError, TimeoutError) as error:
             problem = str(error) or f"the script did not end within {TIME_LIMIT_S:.0f} s"
-        serves = await scripted.still_serves()
+        serves_after = await scripted.serves_after()
     except LocalError as error:
         raise ScriptFileError(f"{config.file}: peer {peer.name}: {error}") from error
     finally:
@@ -125,14 +125,20 @@ async def _run(script: PeerScript, peer: PeerConfig, config: Config, as_json: bo
             "gateway": peer.name,
             "answered": answered,
             "problem": problem,
-            "still_serves": serves,
+            "serves_after_s": serves_after,
             "steps": [str(step) for step in steps],
         }
         print(json.dumps(document, indent=2))
     else:
         print(f"answered      {answered if problem is None else f'the script ended early: {problem}'}")
-        print(f"still serves  {'yes' if serves else 'NO: a new IKE_SA_INIT is not answered'}")
-    return 0 if problem is None and serves else 1
+        print(f"still serves  {_serves_text(serves_after)}")
+    return 0 if problem is None and serves_after is not None else 1
+
+
+def _serves_text(after_s: float | None) -> str:
+    if after_s is None:
+        return "NO: a new IKE_SA_INIT is not answered"
+    return "yes" if after_s == 0 else f"yes, after {after_s:.0f} s"
 
 
 class UdpWire:

@@ -128,7 +128,7 @@ class ScriptedPeer:
         wire: Wire,
         *,
         entropy: Entropy,
-        wait_s: float = 2.0,
+        wait_s: float = 1.0,
         tries: int = 3,
         on_step: Callable[[Step], None] = lambda step: None,
     ) -> None:
@@ -318,7 +318,7 @@ class ScriptedPeer:
     def init_request(
         self, cookie: bytes = b"", group: int | None = None, beside: Iterable[Payload] = ()
     ) -> Message:
-        """IKE_SA_INIT: [N(COOKIE)], SAi1, KEi, Ni, `beside`, [V]. Without NAT detection, so that nothing floats."""
+        """IKE_SA_INIT: [N(COOKIE)], SAi1, KEi, Ni, [N(NAT_DETECTION_*)], `beside`, [V]."""
         attempt, connection = self._attempt, self.connection
         group = group or attempt.group or ke_groups(connection.ike_proposals)[0]
         if attempt.key_exchange is None or group != attempt.group:
@@ -330,11 +330,19 @@ class ScriptedPeer:
             SaPayload(number_proposals(connection.ike_proposals)),
             KePayload(group, attempt.public),
             NoncePayload(attempt.nonce),
+            *self._nat_detection(),
             *beside,
         ]
         if connection.extension:
             payloads.append(VendorIdPayload(connection.extension.vendor_id))
         return self.message(ExchangeType.IKE_SA_INIT, payloads, message_id=0)
+
+    def _nat_detection(self) -> tuple[Payload, ...]:
+        """None, so that nothing floats; hashes that nothing matches where ESP is to be in UDP (RFC 7296 2.23)."""
+        if not self.connection.force_udp:
+            return ()
+        kinds = NotifyType.NAT_DETECTION_SOURCE_IP, NotifyType.NAT_DETECTION_DESTINATION_IP
+        return tuple(NotifyPayload(kind, self.entropy.octets(20)) for kind in kinds)
 
     async def init(self, *beside: Payload) -> Message:
         """The whole of IKE_SA_INIT with its cookies and other groups; the answer. ScriptError without one.
@@ -496,9 +504,12 @@ class ScriptedPeer:
         return ChildTerms((proposal,), ts or asked.ts, asked.mode, accepts_tfc=False)
 
     async def collect_deletes(self, seconds: float) -> list[bytes]:
-        """Answer the gateway's requests until it is silent for so long; the ESP SPIs that it deleted."""
+        """Answer the gateway's next three requests, or fewer if it is silent for so long; the ESP SPIs it deleted."""
         deleted: list[bytes] = []
-        while (message := await self.receive(seconds)) is not None:
+        for _ in range(3):
+            message = await self.receive(seconds)
+            if message is None:
+                break
             if not message.is_response:
                 await self.respond(message)
                 deleted += [spi for delete in message.all(DeletePayload) for spi in delete.spis]
@@ -531,6 +542,7 @@ class ScriptedPeer:
             SaPayload((chosen,)),
             KePayload(ke.group, public),
             NoncePayload(attempt.nonce),
+            *self._nat_detection(),
         ]
         if self.connection.extension:
             payloads.append(NotifyPayload(NotifyType.CHILDLESS_IKEV2_SUPPORTED))
@@ -560,17 +572,19 @@ class ScriptedPeer:
             await self.send(request)
             await self.answer_to(request.message_id)
 
-    async def still_serves(self) -> bool:
-        """Whether a new IKE_SA_INIT is answered: the gateway is alive, whatever was done to it."""
+    async def serves_after(self, tries: int = 45) -> float | None:
+        """After how many seconds a new IKE_SA_INIT is answered; None if it never is.
+
+        A gateway under load may leave an address without answers for as long as its half-open SAs last.
+        """
         self.start_over()
-        request = self.init_request()
-        octets = await self.send(request)
-        for attempt in range(self.tries):
+        octets = await self.send(self.init_request())
+        for attempt in range(tries):
             if attempt:
                 await self.wire.send(octets)
             if await self.answer_to(0) is not None:
-                return True
-        return False
+                return attempt * self.wait_s
+        return None
 
 
 def in_short(message: Message | None) -> str:

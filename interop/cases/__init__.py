@@ -12,6 +12,7 @@ from . import (
     life,
     linux_pe,
     paths,
+    scripts,
     strongswan,
 )
 from .case import Case
@@ -27,4 +28,5 @@ CASES: tuple[Case, ...] = (
     *life.CASES,
     *paths.CASES,
     *libreswan.CASES,
+    *scripts.CASES,
 )

@@ -71,6 +71,9 @@ setsid /usr/libexec/ipsec/pluto --config /share/ipsec.conf --secretsfile /share/
     def initiate(self, *, check: bool = True) -> str:
         return self.machine.sh(f"{WHACK} --initiate --name peer", check=check, timeout_s=20)
 
+    def rekey_child(self) -> str:
+        return self.machine.sh(f"{WHACK} --rekey-child --name peer", check=False, timeout_s=20)
+
     def states(self) -> str:
         """Its SAs, as `whack --showstates` tells them."""
         return self.machine.sh(f"{WHACK} --showstates", check=False)

@@ -159,6 +159,10 @@ class StrongSwan:
         what = f"--child {child}" if child else "--ike peer"
         return self._swanctl(f"--terminate {what} --timeout 10")
 
+    def forget(self) -> None:
+        """Drop every IKE SA, whether the other end answers or not."""
+        self._swanctl("--terminate --ike peer --force --timeout 1", check=False)
+
     def start(self) -> None:
         """Run charon and hand it the configuration."""
         self.machine.sh(f"{SETTINGS} setsid /usr/lib/ipsec/charon >>/share/charon.out 2>&1 &")

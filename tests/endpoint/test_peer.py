@@ -107,7 +107,7 @@ def test_a_shipped_script_tells_how_the_gateway_took_it(
     assert main(["peer", "wrong-auth", config(tmp_path, gateway.port), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["answered"] == "N(AUTHENTICATION_FAILED)"
-    assert told["still_serves"] is True
+    assert told["serves_after_s"] == 0
     assert told["steps"][0].startswith("--> IKE_SA_INIT request 0")
     assert SECRET.decode() not in json.dumps(told)
 

@@ -92,7 +92,7 @@ def test_our_gateway_answers_a_script_as_the_text_says_and_serves_afterwards(nam
     assert re.fullmatch(ANSWERS[name], run(name, peer))
     gateway.clock.advance_to(gateway.clock.now + 60.0)
     gateway.engine.handle_timer(gateway.clock.now)
-    assert asyncio.run(peer.still_serves())
+    assert asyncio.run(peer.serves_after()) is not None
 
 
 def test_our_gateway_repeats_ike_auth_octet_for_octet_and_gives_up_by_itself() -> None:
@@ -137,7 +137,7 @@ def test_a_script_ends_with_the_reason_when_the_gateway_is_silent() -> None:
     gateway.engine.receive_datagram = lambda *_: None  # type: ignore[method-assign]
     with pytest.raises(ScriptError, match="does not answer IKE_SA_INIT"):
         run("wrong_auth", peer)
-    assert not asyncio.run(peer.still_serves())
+    assert asyncio.run(peer.serves_after()) is None
 
 
 def test_a_gateway_that_does_not_know_the_secret_is_not_taken_for_the_gateway() -> None:
