@@ -78,6 +78,9 @@ class Owner(Protocol):
     def on_outbound(self, child: Child, now: float) -> None:
         """Packets left on this child."""
 
+    def on_unknown_spi(self, spi: bytes, peer: tuple[str, int], local: str, now: float) -> None:
+        """A packet with an SPI that no child has came from `peer`, port 0 if not in UDP, to the address `local`."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
@@ -329,6 +332,8 @@ class DataPlane:
             for outcome in one.outcomes:
                 if isinstance(outcome, EspDropReason):
                     self._count(outcome, child)
+                    if outcome is EspDropReason.UNKNOWN_SPI:
+                        self._owner.on_unknown_spi(one.spi, one.peer, one.local, now)
                     continue
                 if child is None:
                     self.drops[EspDropReason.UNKNOWN_SPI] += len(outcome.payloads)

@@ -62,6 +62,7 @@ __all__ = ["Node", "NodeUnderlay", "Observers"]
 
 _log = logging.getLogger("mplsec.node")
 
+IKE_PORT = 500
 RETIRE_S = 2.0
 """How long a rekeyed child still receives what was under way when it was closed."""
 
@@ -313,6 +314,12 @@ class Node:
 
     def on_outbound(self, child: Child, now: float) -> None:
         self.engine.note_esp_sent(child.sa.spi_in, now)
+
+    def on_unknown_spi(self, spi: bytes, peer: tuple[str, int], local: str, now: float) -> None:
+        endpoint, (address, port) = self.config.endpoint, peer
+        own_port = endpoint.nat_port if port or not endpoint.ike_port else endpoint.ike_port
+        path = Path((local, own_port), (address, port or IKE_PORT))
+        self._is_asked = self.engine.note_unknown_esp(spi, path, now) or self._is_asked
 
     def on_inbound_path(self, child: Child, path: Path, now: float) -> None:
         self.engine.note_esp_path(child.sa.spi_in, path, now)

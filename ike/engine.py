@@ -29,13 +29,13 @@ from ike.exchanges.exchange import Close, Fail
 from ike.exchanges.informational import SendNotify, delete_ike_sa
 from ike.exchanges.sa_init_responder import InitResponder
 from ike.host import Configure, Host, Informational, Rewrite
-from ike.limits import RateLimit
-from ike.numbers import ExchangeType, NotifyType
+from ike.numbers import ExchangeType
 from ike.reauthentication import path_of
 from ike.sa import IkeSa, initiate
 from ike.selectors import SelectorRegistry, TrafficSelectors
 from ike.session import Session
-from ike.wire.message import MAJOR_VERSION, NO_SPI, Header, Message, encode_payloads
+from ike.strays import Strays, is_hint
+from ike.wire.message import MAJOR_VERSION, NO_SPI, Header, encode_payloads
 from ike.wire.payloads import NotifyPayload
 
 __all__ = ["IkeEngine"]
@@ -80,8 +80,7 @@ class IkeEngine:
         )
         self._init_responder = InitResponder(self._host)
         self._tokens = 0
-        rate = self._host.settings.invalid_spi_answers_per_s
-        self._answers = RateLimit(rate, max(1.0, rate))
+        self._strays = Strays(self._host)
 
     # --- from the network
 
@@ -95,9 +94,9 @@ class IkeEngine:
             return
         if header.major != MAJOR_VERSION:
             host.drop(DropReason.VERSION)
-            if header.major > MAJOR_VERSION and not header.is_response:
-                self._complain(header, NotifyType.INVALID_MAJOR_VERSION, path, now)
-        elif header.length != len(data) or header.spi_i == NO_SPI:
+            if header.major > MAJOR_VERSION:
+                self._strays.receive_version(header, path, now)
+        elif header.length != len(data) or (header.spi_i == NO_SPI and not is_hint(header)):
             host.drop(DropReason.MALFORMED)
         elif header.exchange == ExchangeType.IKE_SA_INIT and not header.is_response:
             if header.is_initiator and header.spi_r == NO_SPI:
@@ -108,8 +107,7 @@ class IkeEngine:
             sa.receive(header, data, path, now)
         else:
             host.drop(DropReason.UNKNOWN_SPI)
-            if not header.is_response:
-                self._complain(header, NotifyType.INVALID_IKE_SPI, path, now)
+            self._strays.receive_unknown(header, data, path, now)
 
     def _find(self, header: Header) -> IkeSa | None:
         sa = self._host.ike_sa(header.spi_i, header.spi_r)
@@ -117,20 +115,12 @@ class IkeEngine:
             sa = self._host.ike_sa(header.spi_i, NO_SPI)
         return sa
 
-    def _complain(self, header: Header, notify_type: NotifyType, path: Path, now: float) -> None:
-        """An unprotected response to an unprotected request, at a limited rate (RFC 7296 1.5, 2.21.4)."""
-        if not self._answers.allows(now):
-            return
-        response = Message(
-            header.spi_i,
-            header.spi_r,
-            header.exchange,
-            not header.is_initiator,
-            True,
-            header.message_id,
-            (NotifyPayload(notify_type),),
-        )
-        self._host.send((response.encode(),), path)
+    def note_unknown_esp(self, spi: bytes, path: Path, now: float) -> bool:
+        """An ESP packet came with an SPI that no child has. Its sender is told, seldom (RFC 7296 1.5).
+
+        `path`: where an answer goes; for ESP that is not in UDP the port is that of IKE. False if there is none.
+        """
+        return self._strays.receive_esp(spi, path, now)
 
     # --- commands
     #

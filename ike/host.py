@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ike.child import FIRST_FREE_SPI
@@ -74,6 +75,8 @@ class Host:
         self._child_spis: dict[bytes, Session] = {}
         self._own_spis: Counter[bytes] = Counter()
         self._session_count = 0
+        self._over: dict[IkeSa, None] = {}
+        """Those that only say or repeat their last words, the oldest first."""
 
     def next_session(self) -> int:
         self._session_count += 1
@@ -109,10 +112,16 @@ class Host:
         """Also when it was never registered, or is forgotten already."""
         self.timers.cancel_all(sa)
         sa.opener.clear()
+        self._over.pop(sa, None)
         self.forget_init(sa)
         if self._ike_sas.get((sa.spi_i, sa.spi_r)) is sa:
             del self._ike_sas[sa.spi_i, sa.spi_r]
             self._own_spis -= Counter([sa.own_spi])
+
+    def note_over(self, sa: IkeSa) -> list[IkeSa]:
+        """`sa` will soon be forgotten. Returns the oldest of more such than may linger."""
+        self._over.setdefault(sa)
+        return list(islice(self._over, max(0, len(self._over) - self.settings.max_lingering)))
 
     def forget_init(self, sa: IkeSa) -> None:
         """From now on a copy of the IKE_SA_INIT request that made `sa` is a new one."""

@@ -22,7 +22,6 @@ from ike.exchanges.sa_init import InitiateSa
 from ike.exchanges.schema import UnsupportedCriticalPayload, story_of
 from ike.fragments import udp_payload_octets
 from ike.host import Host
-from ike.limits import RateLimit
 from ike.material import InitMaterial, Keyed
 from ike.nat import NatState
 from ike.numbers import ExchangeType, NotifyType, TransformType
@@ -79,7 +78,6 @@ class IkeSa:
         self._keyed: Keyed | None = None
         self._last_words: Sequence[Payload] = ()
         self._is_window_told = False
-        self._complaints = RateLimit(host.settings.complaints_per_s)
 
     @property
     def own_spi(self) -> bytes:
@@ -340,7 +338,7 @@ class IkeSa:
 
     def _complain_of_id(self, data: bytes, now: float) -> None:
         """INVALID_MESSAGE_ID, seldom, to whoever can seal a message, in a request of ours (RFC 7296 2.3, 3.10.1)."""
-        if self.state is not IkeSaState.ESTABLISHED or not self._complaints.allows(now):
+        if self.state is not IkeSaState.ESTABLISHED or not self.session.complaints.allows(now):
             return
         message = self._parse(data)
         if message and self.opener.is_authentic(message, self.keyed.protection):
@@ -471,7 +469,7 @@ class IkeSa:
         for event in outcome.events:
             self.host.emit(event)
         if outcome.is_finished:
-            self._forget(now)
+            self.forget(now)
         if isinstance(outcome.end, Fail):
             session.fail(self, outcome.end, now)
         elif outcome.end:
@@ -495,6 +493,8 @@ class IkeSa:
 
         Else only repeat responses for a while.
         """
+        for old in self.host.note_over(self):
+            old.forget(now)
         if last_words and self.is_keyed:
             self.become(IkeSaState.DELETING)
             self._last_words = last_words
@@ -518,9 +518,12 @@ class IkeSa:
                 self.stop_retransmission(message_id)
             self.start(LastWords(words), now)
 
-    def _forget(self, now: float) -> None:
+    def forget(self, now: float) -> None:
+        """Not even responses are repeated any more."""
+        is_closed = self.state is IkeSaState.CLOSED
         self.host.forget_ike_sa(self)
-        self.session.on_ike_sa_gone(self, now)
+        if not is_closed:
+            self.session.on_ike_sa_gone(self, now)
 
     # --- time
 
@@ -554,7 +557,7 @@ class IkeSa:
             self._send(request.datagrams, self.path, now)
             self._set_retransmission(message_id, request.transmissions, now)
         elif is_dying or self not in (self.session.current, *self.session.candidates):
-            self._forget(now)
+            self.forget(now)
         elif isinstance(request.exchange, InitiateSa):
             self.commit(Outcome(end=request.exchange.give_up()), now)
         elif self.state is IkeSaState.CONNECTING:

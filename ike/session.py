@@ -30,6 +30,7 @@ from ike.exchanges.mobike import UpdateAddresses
 from ike.exchanges.rekey_ike import RekeyIkeSa
 from ike.host import Host
 from ike.identities import identity_key
+from ike.limits import RateLimit
 from ike.location import Location
 from ike.numbers import ExchangeType
 from ike.states import IkeSaState, is_redundant
@@ -75,6 +76,7 @@ class Session:
         """Within what time the peer wants us to authenticate again (RFC 4478)."""
         self._waiting = RequestQueue()
         self._refused_since: float | None = None
+        self.complaints = RateLimit(host.settings.complaints_per_s)
 
     @property
     def name(self) -> str:

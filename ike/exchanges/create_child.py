@@ -128,6 +128,10 @@ class MakeChildSa(Exchange):
         self._key_exchange: KeyExchange | None = None
         self._early_deletes: set[bytes] = set()
 
+    def is_for(self, spi_in: bytes) -> bool:
+        """Whether the child would receive on this SPI."""
+        return spi_in == self._spi_in
+
     def note_early_delete(self, spi_out: bytes) -> None:
         """The peer may have granted this and deleted it again before its grant arrives."""
         if len(self._early_deletes) < MAX_EARLY_DELETES:

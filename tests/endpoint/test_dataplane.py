@@ -105,6 +105,9 @@ class Alone:
     def on_inbound_path(self, child: Child, path: Path, now: float) -> None:
         raise AssertionError("nothing comes in")
 
+    def on_unknown_spi(self, spi: bytes, peer: tuple[str, int], local: str, now: float) -> None:
+        raise AssertionError("nothing comes in")
+
     def on_outbound(self, child: Child, now: float) -> None:
         raise AssertionError("nothing may leave")
 

@@ -13,12 +13,15 @@ from ike import (
     ChildSaEstablished,
     ChildSaFailed,
     CloseReason,
+    Datagram,
     FailureReason,
     IkeSaClosed,
     IkeSaEstablished,
     IkeSaFailed,
+    Message,
     NotifyPayload,
 )
+from ike import Path as IkePath
 from ike.numbers import NotifyType
 from mpls.capability import LABEL_BINDING
 from mpls.ip import Echo, IpHeader, build_ip
@@ -233,6 +236,28 @@ def test_garbage_loses_nothing_that_is_established() -> None:
     nodes.run()
     assert nodes.pongs(1, "red") == [1]
     assert nodes.pe2.children() == ALL
+
+
+@pytest.mark.parametrize(("port", "own_port", "peer_port"), [(0, 500, 500), (40123, 4500, 40123)])
+def test_esp_of_a_stranger_is_told_its_unknown_spi_where_it_came_from(
+    port: int, own_port: int, peer_port: int
+) -> None:
+    nodes = up()
+    sent: list[Datagram] = []
+    nodes.pe2.node._underlay.send_ike = sent.append  # type: ignore[assignment,method-assign]
+    strays = [bytes([1, 2, 3, 4]) + bytes(60)] * 30
+    nodes.pe2.node.receive_esp([(strays, ("203.0.113.9", port), "192.0.2.2")], nodes.now)
+    hints = [Message.parse(datagram.data) for datagram in sent]
+    assert 0 < len(hints) <= 10, "seldom"
+    assert [n.data for n in hints[0].notifies] == [b"\1\2\3\4"]
+    assert sent[0].path == IkePath(("192.0.2.2", own_port), ("203.0.113.9", peer_port))
+
+
+def test_peer_is_told_of_an_unknown_spi_over_the_ike_sa() -> None:
+    nodes = up()
+    nodes.pe2.node.receive_esp([([bytes(range(1, 65))], ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
+    nodes.run()
+    assert nodes.pe1.children() == nodes.pe2.children() == ALL
 
 
 def test_a_binding_outside_accept_is_refused_and_makes_no_route() -> None:

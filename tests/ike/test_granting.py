@@ -98,6 +98,7 @@ def test_covered_is_what_one_child_can_carry() -> None:
     labelled = TrafficSelectors((*granted.tsi, LABEL), (*granted.tsr, LABEL))
     assert not is_covered(labelled, granted)
     assert is_covered(labelled, labelled)
+    assert not is_covered(ts("10.9.0.0/16", "10.2.0.0/16"), labelled)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +128,8 @@ def test_pair_keeps_protocols_and_what_is_beside_the_addresses() -> None:
     assert pair == TrafficSelectors(
         (net("10.1.0.1/32", 6), net("10.1.0.1/32", 17), LABEL), (net("10.2.0.1/32"), LABEL)
     )
+    overlapping = ts("10.1.0.0/16 10.1.0.0/24", "10.2.0.1/32")
+    assert restricted_to_pair(overlapping, packet) == ts("10.1.0.1/32", "10.2.0.1/32")
     assert restricted_to_pair(granted, ts("10.7.0.1/32", "10.2.0.1/32")) is None
     assert restricted_to_pair(granted, ts("10.1.0.0/31", "10.2.0.1/32")) is None
 
