@@ -11,6 +11,7 @@ from . import (
     libreswan,
     life,
     linux_pe,
+    mobike,
     paths,
     scripts,
     strongswan,
@@ -27,6 +28,7 @@ CASES: tuple[Case, ...] = (
     *ike_fragmentation.CASES,
     *life.CASES,
     *paths.CASES,
+    *mobike.CASES,
     *libreswan.CASES,
     *scripts.CASES,
 )

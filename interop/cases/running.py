@@ -110,10 +110,13 @@ class Running(Generic[M]):
             lambda: log.read_text().count("icmp_seq=") >= before + count, f"answers to {name}", every_s=0.02
         )
 
-    def facts(self) -> dict[str, Any]:
-        """What both sides say at the end; the peer's keys go to the lab's folder."""
+    def facts(self, *, by_spi: bool = False) -> dict[str, Any]:
+        """What both sides say at the end; the peer's keys go to the lab's folder.
+
+        `by_spi`: ESP is opened whatever its addresses are, as behind a NAT.
+        """
         keys, ours = self.charon.keys(), self.ours.keys()
-        if isinstance(self.network, Nat):
+        if by_spi or isinstance(self.network, Nat):
             keys, ours = keys.by_spi(), ours.by_spi()
         keys.write(self.lab.keys)
         return {

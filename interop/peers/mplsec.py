@@ -27,7 +27,7 @@ class Mplsec:
         folder.mkdir(parents=True, exist_ok=True)
         state.mkdir(parents=True, exist_ok=True)
         self.log = folder / "mplsec.log"
-        self._netns = netns
+        self.netns = netns
         self._folder = folder
         self._starts = 0
         self._config = folder / "mplsec.toml"
@@ -47,7 +47,7 @@ class Mplsec:
         self._starts += 1
         keys = self._folder / f"keys-{self._starts}"
         arguments = ("run", self._config, "--control", self._control, "--keys", keys)
-        self._process = Background([COMMAND, *arguments], log=self.log, netns=self._netns)
+        self._process = Background([COMMAND, *arguments], log=self.log, netns=self.netns)
 
         def is_up() -> bool:
             self._process.require_running()
@@ -126,7 +126,7 @@ class Mplsec:
 
     def _run(self, name: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         argv: list[str | Path] = [COMMAND, name, *arguments, "--control", self._control]
-        return run(argv, netns=self._netns, timeout_s=45, check=check)
+        return run(argv, netns=self.netns, timeout_s=45, check=check)
 
 
 def in_use(status: Any) -> list[dict[str, Any]]:
