@@ -26,8 +26,7 @@ class AddressGoes(IpTunnelCase):
     def __init__(self, role: str) -> None:
         super().__init__(role)
         self.name = f"strongswan-mobike-{role}"
-        who = "our" if role == "initiator" else "the peer's"
-        self.feature = f"MOBIKE: {who} address goes, IKE and ESP move to the other one"
+        self.feature = "MOBIKE: the address of who began goes, IKE and ESP move to its other one"
         self.new_source = OUR_OTHER if role == "initiator" else PEER_OTHER
 
     def front_door(self, network: Network) -> str:
