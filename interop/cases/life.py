@@ -134,6 +134,36 @@ class ChildRekey(LifeCase):
         ]
 
 
+class PacketLifetime(LifeCase):
+    """Our configuration says how many packets a child may carry; it is replaced before that, without a command."""
+
+    what = "packet-lifetime"
+    feature = "Child SA replaced by its soft lifetime in packets under a ping stream, nothing lost"
+    packets = 100
+
+    def __init__(self, base: IpTunnelCase) -> None:
+        super().__init__(base)
+        base.more_settings = f"lifetime = {{ child_rekey_packets = {self.packets} }}\n"
+
+    def live(self, now: Running[PeerMachine], facts: dict[str, Any]) -> None:
+        with now.stream(facts):
+            one_child(now.charon, one_child(now.charon))
+        facts["our_children"] = [child["expires_in_packets"] for child in now.ours.children()]
+
+    def check(self, evidence: Evidence) -> list[str]:
+        seen = [*self.base.check_packets(evidence), check_stream(evidence, self.customer)]
+        rekeys = [child for child in evidence.children if child.is_accepted and child.is_rekey]
+        require([child.request.source for child in rekeys] == [OUR_ADDRESS], "not one rekey, by us")
+        first, _ = check_generations(evidence, OUR_ADDRESS, 2)
+        carried = sum(packet.spi == first for packet in evidence.esp)
+        require(
+            self.packets * 0.9 <= carried < self.packets * 1.1, f"the first child carried {carried} packets"
+        )
+        (left,) = evidence.fact("our_children")
+        require(0 < left <= self.packets * 1.1, f"the second child ends in {left} packets")
+        return [*seen, f"the child was replaced after {carried} packets of at most {self.packets}"]
+
+
 class IkeRekeyed(LifeCase):
     """The IKE SA is rekeyed by us and then by the peer; the child goes on and is rekeyed in the last IKE SA."""
 
@@ -291,9 +321,12 @@ class Restarted(LifeCase):
 
 
 KINDS: tuple[type[LifeCase], ...] = (ChildRekey, IkeRekeyed, Deleted, Restarted)
-CASES: tuple[LifeCase, ...] = tuple(
-    kind(base)
-    for kind in KINDS
-    for role in ("initiator", "responder")
-    for base in (LinuxPeCase("mpls-in-ip", False, role), IpTunnelCase(role))
+CASES: tuple[LifeCase, ...] = (
+    *(
+        kind(base)
+        for kind in KINDS
+        for role in ("initiator", "responder")
+        for base in (LinuxPeCase("mpls-in-ip", False, role), IpTunnelCase(role))
+    ),
+    *(PacketLifetime(IpTunnelCase(role)) for role in ("initiator", "responder")),
 )

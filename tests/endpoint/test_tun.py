@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from ipaddress import ip_network
+from ipaddress import ip_interface, ip_network
 
 import pytest
 from scapy.layers.inet import IP, UDP
@@ -120,6 +120,22 @@ async def test_learned_routes_carry_our_protocol_and_go_when_nobody_needs_them(
     assert not tun.routes.refused
 
 
+async def test_an_address_comes_and_goes(
+    tun: Tun, namespace: str, ip: Ip, caplog: pytest.LogCaptureFixture
+) -> None:
+    for text in ("10.9.0.7/32", "2001:db8:9::7/128"):
+        tun.change_address("add", ip_interface(text))
+    await tun.routes.settle()
+    shown = ip("address", "show", "red0", netns=namespace)
+    assert "inet 10.9.0.7/32" in shown and "inet6 2001:db8:9::7/128" in shown
+    tun.change_address("del", ip_interface("10.9.0.7/32"))
+    with caplog.at_level(logging.WARNING):
+        tun.change_address("del", ip_interface("10.9.0.7/32"))
+        await tun.routes.settle()
+    assert "10.9.0.7" not in ip("address", "show", "red0", netns=namespace)
+    assert "del address 10.9.0.7/32 refused" in caplog.text
+
+
 async def test_customer_uses_a_learned_route_with_our_address(tun: Tun, namespace: str) -> None:
     tun.routes.add(ip_network("10.2.0.0/24"))
     await tun.routes.settle()
@@ -160,7 +176,7 @@ async def test_nothing_is_left_after_close(namespace: str, ip: Ip) -> None:
 
 CHILD = """
 import asyncio, sys
-from ipaddress import ip_network
+from ipaddress import ip_interface, ip_network
 from endpoint.tun import Tun
 async def main():
     tun = Tun.create("red0", netns=sys.argv[1], addresses=["10.1.0.1/24"])
