@@ -1,10 +1,10 @@
-# make demo | test | interop | bench | lock | clean      (see README.md)
+# make demo | test | interop | bench | soak | lock | clean      (see README.md)
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint types interop bench lock clean
+.PHONY: demo test lint types interop bench soak lock clean
 
 demo: $(VENV)/.run
 	@$(BIN)/mplsec demo
@@ -26,6 +26,10 @@ interop: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@$(BIN)/python -m tests.benchmarks.bench_esp
 	@$(BIN)/python -m tests.benchmarks.bench_dataplane
+
+# Long runs, up to half an hour each (tests/soak/__init__.py says how to add one).
+soak: $(VENV)/.dev
+	@$(BIN)/python -m tests.soak
 
 # The environment. requirements.lock holds what running needs, requirements-dev.lock that and the test tools.
 $(VENV)/.python:

@@ -32,6 +32,8 @@ class Child:
     """A pair of ESP SAs with one peer.
 
     may_send    False while the child that it replaces is still the one to send on (RFC 7296 2.8)
+    replaces    the inbound SPI of that child
+    is_deleting our Delete for it is on its way: it only receives
     path        where its packets go; it follows the peer's address
     soft        when a successor is asked for because of what went through
     retires_at  closed, and kept only to receive what is still under way
@@ -51,6 +53,8 @@ class Child:
     may_send: bool
     path: Path
     soft: SoftLifetime
+    replaces: bytes | None = None
+    is_deleting: bool = False
     retires_at: float | None = None
     drops: Counter[str] = field(default_factory=Counter)
 

@@ -30,6 +30,7 @@ from endpoint.tables import StaticRoute, build_tables, static_routes
 from esp.errors import EspError
 from ike import (
     ChildSaClosed,
+    ChildSaDeletionBegun,
     ChildSaEstablished,
     ChildSaFailed,
     CloseReason,
@@ -309,7 +310,7 @@ class Node:
 
     def on_inbound(self, child: Child, now: float) -> None:
         self.engine.note_esp_received(child.sa.spi_in, now)
-        if not child.may_send and child.retires_at is None:
+        if not (child.may_send or child.is_deleting) and child.retires_at is None:
             self._begin_sending(child, now)
 
     def on_outbound(self, child: Child, now: float) -> None:
@@ -406,6 +407,8 @@ class Node:
                 self.starter.on_child_failed(
                     event.connection, event.child, now, event.notify_type, event.detail
                 )
+            case ChildSaDeletionBegun():
+                self._on_deletion_begun(event.spi_in, now)
             case ChildSaClosed():
                 self._on_child_closed(event, now)
             case PeerAddressChanged():
@@ -555,6 +558,7 @@ class Node:
                 early=early,
                 is_mobile=event.session in self._mobile,
             )
+            child.replaces = event.replaces
             self.children.add(child)
         except (EspError, LookupError, ValueError) as error:
             _log.error("peer %s, child %s: %s", event.connection, event.child.name, error)
@@ -581,13 +585,25 @@ class Node:
             return
         loser = min(first, second, key=lambda child: child.sa.lowest_nonce)
         if loser.sa.is_creator:
-            self.children.stop_sending(loser)
             self.engine.delete_child(loser.session, loser.sa.spi_in, now)
 
     def _begin_sending(self, child: Child, now: float) -> None:
         child.may_send = True
         for serves in child.kind.serves:
             self.dataplane.flush_waiting(child.peer, serves, now)
+
+    def _send_on_successors(self, spi_in: bytes, now: float) -> None:
+        """Nothing leaves by that child any more: those that replace it take over (RFC 7296 2.8)."""
+        for child in self.children:
+            if child.replaces == spi_in and not (child.may_send or child.is_deleting):
+                self._begin_sending(child, now)
+
+    def _on_deletion_begun(self, spi_in: bytes, now: float) -> None:
+        child = self.children.get(spi_in)
+        if child is not None:
+            child.is_deleting, child.may_send = True, False
+            self.children.stop_sending(child)
+            self._send_on_successors(spi_in, now)
 
     def _on_child_closed(self, event: ChildSaClosed, now: float) -> None:
         child = self.children.get(event.spi_in)
@@ -602,10 +618,8 @@ class Node:
         else:
             self.children.remove(child)
         self._remember_up(child.peer)
+        self._send_on_successors(event.spi_in, now)
         siblings = self.children.of_kind(child.peer, child.kind.name)
-        for sibling in siblings:
-            if not sibling.may_send:
-                self._begin_sending(sibling, now)
         exchange = self.labels.get(child.session)
         if exchange is not None and not any(one.session == child.session for one in siblings):
             for vrf, label_class in child.kind.serves:

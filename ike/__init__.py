@@ -26,6 +26,7 @@ from ike.errors import IkeError, LocalError, ParseError, SchemaError, UntrustedE
 from ike.events import (
     ChildSa,
     ChildSaClosed,
+    ChildSaDeletionBegun,
     ChildSaEstablished,
     ChildSaFailed,
     CloseReason,
@@ -59,6 +60,7 @@ __all__ = [
     "ChildConfig",
     "ChildSa",
     "ChildSaClosed",
+    "ChildSaDeletionBegun",
     "ChildSaEstablished",
     "ChildSaFailed",
     "CloseReason",

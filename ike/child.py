@@ -44,6 +44,8 @@ class Child:
     config: ChildConfig
     is_deleting: bool = False
     """Our Delete for it is queued or in flight."""
+    is_unwanted: bool = False
+    """The owner has asked for its end: what a rekey that is under way makes of it goes, too."""
     fate: CloseReason | None = None
     """Why the peer will delete it or we do, once a rekey has made its successor."""
 

@@ -286,6 +286,11 @@ class IkeEngine:
         """Whether no request of ours waits for its answer; after deletes: the peers know."""
         return not any(sa.requests.in_flight for sa in self._host.ike_sas())
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many entries its tables have: what a leak, or an attack, would make grow."""
+        return self._host.sizes()
+
     # --- looking up
 
     def _session(self, number: int) -> Session | None:

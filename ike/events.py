@@ -203,7 +203,7 @@ class ChildSaEstablished:
     """Install inbound at once. `replaces` is the `spi_in` of the child that this one rekeys.
 
     `use_outbound` False: send on the replaced child until traffic arrives on this one, or until the
-    replaced child is closed (RFC 7296 2.8).
+    replaced child is closed or its deletion begins (RFC 7296 2.8).
     """
 
     session: int
@@ -222,6 +222,21 @@ class ChildSaFailed:
     child: str
     notify_type: int | None
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSaDeletionBegun:
+    """Send on this pair no more: we ask the peer to delete it, and it may have done so by the time we know.
+
+    Or the peer will delete it: the redundant one of two rekeys, which it has made (RFC 7296 2.8.1). What comes
+    in on it is still taken until ChildSaClosed. A successor that waited for it is sent on from now on.
+    """
+
+    session: int
+    connection: str
+    spi_in: bytes
+    spi_out: bytes
+    reason: CloseReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +297,7 @@ Event = (
     | IkeSaClosed
     | ChildSaEstablished
     | ChildSaFailed
+    | ChildSaDeletionBegun
     | ChildSaClosed
     | PeerAddressChanged
     | PathRefused

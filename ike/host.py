@@ -141,6 +141,19 @@ class Host:
     def session_of_child(self, spi_in: bytes) -> Session | None:
         return self._child_spis.get(spi_in)
 
+    def sizes(self) -> dict[str, int]:
+        """The entries of each table; `incomplete_octets` of messages that come in fragments."""
+        return {
+            "sessions": len(self.sessions),
+            "ike_sas": len(self._ike_sas),
+            "children": len(self._child_spis),
+            "half_open": len(self.half_open),
+            "completed_inits": len(self.completed_inits),
+            "timers": len(self.timers),
+            "requests": sum(1 for session in self.sessions.values() for _ in session.requests()),
+            "incomplete_octets": self.reassembly_budget.used_octets,
+        }
+
     # --- randomness
 
     def nonce(self) -> bytes:

@@ -24,7 +24,7 @@ from ike.fragments import udp_payload_octets
 from ike.host import Host
 from ike.material import InitMaterial, Keyed
 from ike.nat import NatState
-from ike.numbers import ExchangeType, NotifyType, TransformType
+from ike.numbers import ExchangeType, NotifyType, ProtocolId, TransformType
 from ike.opening import Opened, Opener
 from ike.protection import Protection
 from ike.reauthentication import path_of, recreate_children
@@ -33,13 +33,14 @@ from ike.states import Doing, IkeSaState, check_transition
 from ike.timers import TimerKind
 from ike.window import Arrival, RequestWindow, ResponseWindow
 from ike.wire.message import HEADER_OCTETS, NO_SPI, Header, Message, SealedBody, parse_payloads
-from ike.wire.payloads import AuthPayload, NotifyPayload, Payload
+from ike.wire.payloads import AuthPayload, DeletePayload, NotifyPayload, Payload
 from ike.wire.sa import Proposal
 
 LINGER_S = 30.0
 FAILED_LINGER_S = 5.0
 """A failed IKE_AUTH still takes a half-open place; a peer that lost the answer asks again within 4 s."""
-LAST_WORDS_TRIES = 4
+REPLACED_TRIES = 4
+"""How often the Delete of an IKE SA that another has replaced is sent: nothing else starts meanwhile."""
 
 
 class IkeSa:
@@ -381,6 +382,8 @@ class IkeSa:
             self.respond(message, (NotifyPayload(NotifyType.INVALID_SYNTAX),), path, now)
             self._give_up(f"the peer sent a malformed request: {error}", now)
             return
+        if not any(delete.protocol == ProtocolId.IKE for delete in message.all(DeletePayload)):
+            self.session.note_request_on(self, now)
         outcome = respond(self, message, story, path)
         self.respond(message, outcome.response, path, now)
         self.commit(outcome, now)
@@ -429,11 +432,15 @@ class IkeSa:
             self._lose(exchange)
             self._give_up("the peer answered INVALID_SYNTAX", now)
             return
-        if self.state is not IkeSaState.DELETING or isinstance(exchange, LastWords):
-            outcome = exchange.on_response(self, message, story, now)
-            if outcome.retry is None:
-                self.session.note_end(exchange)
-            self.commit(outcome, now)
+        if self.state is IkeSaState.DELETING and not isinstance(exchange, LastWords):
+            if isinstance(exchange, RekeyIkeSa):  # what it has made at the peer has to go, too
+                made = exchange.on_response(self, message, story, now).successor
+                self.commit(Outcome(successor=made), now)
+            return
+        outcome = exchange.on_response(self, message, story, now)
+        if outcome.retry is None:
+            self.session.note_end(exchange)
+        self.commit(outcome, now)
 
     def _lose(self, exchange: Exchange) -> None:
         for event in exchange.on_lost(self, session_is_over=True).events:
@@ -512,7 +519,8 @@ class IkeSa:
             timers.set(now + LINGER_S, TimerKind.LINGER, self)
 
     def _say_last_words(self, now: float) -> None:
-        if self._last_words and self.requests.is_open:
+        # What a rekey in flight makes at the peer has to go, too, so its answer is waited for.
+        if self._last_words and self.requests.is_open and not self.is_rekeying:
             words, self._last_words = self._last_words, ()
             for message_id in self.requests.in_flight:
                 self.stop_retransmission(message_id)
@@ -546,11 +554,9 @@ class IkeSa:
         if request is None:
             return
         is_dying = self.state is IkeSaState.DELETING
-        tries = (
-            min(self.session.retransmit.tries, LAST_WORDS_TRIES)
-            if is_dying
-            else self.session.retransmit.tries
-        )
+        tries = self.session.retransmit.tries
+        if is_dying and not self.session.is_over:
+            tries = min(tries, REPLACED_TRIES)
         if request.transmissions < tries:
             request.transmissions += 1
             self.session.location.probe(request.datagrams, request.transmissions)

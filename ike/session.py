@@ -15,6 +15,7 @@ from ike.config import ChildConfig, Connection, RetransmitPolicy
 from ike.configuration import Configuration, Ends
 from ike.events import (
     ChildSaClosed,
+    ChildSaDeletionBegun,
     ChildSaEstablished,
     CloseReason,
     IkeSaClosed,
@@ -75,6 +76,8 @@ class Session:
         self.announced_s: float | None = None
         """Within what time the peer wants us to authenticate again (RFC 4478)."""
         self._waiting = RequestQueue()
+        self._put_off: list[Exchange] = []
+        """What the peer has answered by TEMPORARY_FAILURE: each has its RETRY timer."""
         self._refused_since: float | None = None
         self.complaints = RateLimit(host.settings.complaints_per_s)
 
@@ -145,8 +148,9 @@ class Session:
         self._waiting.put(exchange)
 
     def requests(self) -> Iterator[Exchange]:
-        """All of ours that wait or are in flight."""
+        """All of ours that wait, for the window or for another try, or are in flight."""
         yield from self._waiting
+        yield from self._put_off
         for sa in (self.current, *self.others):
             yield from sa.requests.exchanges
 
@@ -178,6 +182,7 @@ class Session:
             return Outcome(end=Close(CloseReason.OUT_OF_SYNC, detail, (delete_ike_sa(),)))
         delay = settings.temporary_failure_retry_s
         at = now + delay + self.host.shortened(delay, 1.0)
+        self._put_off.append(exchange)
         self.host.timers.set(at, TimerKind.RETRY, self, exchange)
         return Outcome()
 
@@ -329,6 +334,10 @@ class Session:
         for sa in self.others:
             sa.finish((), now)
         self.others = []
+        rival = self.current.peer_successor
+        if rival is not None and rival.ike_sa.state is not IkeSaState.CLOSED:
+            # The peer's rekey is answered and ours in flight: the peer may go on with what its own has made.
+            rival.ike_sa.finish(what.last_words, now)
         self.current.finish(what.last_words, now)
 
     def _lose_requests(self) -> None:
@@ -336,6 +345,7 @@ class Session:
             for event in exchange.on_lost(self.current, session_is_over=True).events:
                 self.host.emit(event)
         self._waiting.clear()
+        self._put_off = []
 
     def _forget(self) -> None:
         self.host.timers.cancel_all(self)
@@ -374,6 +384,8 @@ class Session:
         child = self.children.get(spi_in) if spi_in else None
         if child is None or child.is_deleting:
             return
+        if fate is CloseReason.REDUNDANT:
+            self._note_deletion_begun(child, fate)
         child.fate = fate
         self.host.timers.cancel(TimerKind.CHILD_REKEY, self, spi_in)
         self.host.timers.set(now + self.host.settings.collision_timeout_s, TimerKind.CHILD_HARD, self, spi_in)
@@ -389,12 +401,21 @@ class Session:
 
     def delete_child(self, spi_in: bytes, reason: CloseReason) -> None:
         child = self.children.get(spi_in)
-        if child is None or child.is_deleting:
+        if child is None:
+            return
+        child.is_unwanted |= reason is CloseReason.DELETED_LOCALLY
+        if child.is_deleting:
             return
         child.is_deleting = True
         for kind in (TimerKind.CHILD_REKEY, TimerKind.CHILD_HARD):
             self.host.timers.cancel(kind, self, spi_in)
         self.queue(DeleteChildSa(spi_in, reason))
+        self._note_deletion_begun(child, reason)
+
+    def _note_deletion_begun(self, child: Child, reason: CloseReason) -> None:
+        if child.fate is not CloseReason.REDUNDANT:  # else the owner knows
+            sa = child.sa
+            self.host.emit(ChildSaDeletionBegun(self.number, self.name, sa.spi_in, sa.spi_out, reason))
 
     def rekey_child(self, spi_in: bytes) -> None:
         child = self.children.get(spi_in)
@@ -413,13 +434,21 @@ class Session:
         """A rekey of `old` came to its end, ours or the peer's; perhaps both are under way."""
         made.ike_sa.become(IkeSaState.ESTABLISHED)
         self.host.register_ike_sa(made.ike_sa)
+        if self.is_over:
+            # It was ended while its rekey was in flight; the peer goes on with the new IKE SA unless it is told.
+            made.ike_sa.finish((delete_ike_sa(),), now)
+            return
         if not made.is_ours:
             old.peer_successor = made
             if not old.is_rekeying:
                 self._succeed(old, made, now)
             return
         rival = old.peer_successor
-        if rival is None or rival.ike_sa.state is IkeSaState.CLOSED:
+        if old is not self.current:
+            # The peer goes on with its own (`note_request_on`), so ours is the redundant one.
+            self.others.append(made.ike_sa)
+            made.ike_sa.finish((delete_ike_sa(),), now)
+        elif rival is None or rival.ike_sa.state is IkeSaState.CLOSED:
             # No collision, or the peer has compared the nonces first and deleted its own.
             self._succeed(old, made, now)
         elif is_redundant(made.nonces, rival.nonces):
@@ -431,10 +460,19 @@ class Session:
             self._expect_delete(rival.ike_sa, now)
             self._succeed(old, made, now)
 
+    def note_request_on(self, sa: IkeSa, now: float) -> None:
+        """The peer asks for something on `sa`. If its own rekey made that, it has settled on it (RFC 7296 2.8.2).
+
+        Our rekey of the old one, which may still be in flight, is refused or redundant, whatever its answer says.
+        """
+        rival = self.current.peer_successor
+        if rival is not None and rival.ike_sa is sa and not self.is_over:
+            self._succeed(self.current, rival, now)
+
     def on_rekey_failed(self, old: IkeSa, now: float) -> None:
         """Ours came to nothing; if the peer's did not, it counts."""
         rival = old.peer_successor
-        if old is not self.current or rival is None:
+        if old is not self.current or rival is None or self.is_over:
             return
         if rival.ike_sa.state is IkeSaState.CLOSED:
             self.end(Close(CloseReason.DELETED_BY_PEER, "the peer deleted the new IKE SA"), now)
@@ -489,6 +527,7 @@ class Session:
                 child = self.children.get(spi_in)
                 self.delete_child(spi_in, (child.fate if child else None) or CloseReason.LIFETIME)
             case TimerKind.RETRY, Exchange():
+                self._put_off.remove(detail)
                 self.queue(detail)
         self.pump(now)
 

@@ -312,6 +312,11 @@ class RekeyChildSa(MakeChildSa):
 
     def on_granted(self, sa: IkeSa, child: Child) -> Outcome:
         rival = self.rival
+        if self._old and self._old.is_unwanted:
+            return Outcome(
+                add=AddChild(child, self.spi_in, use_outbound=False),
+                delete=(DeleteChild(child.sa.spi_in, CloseReason.DELETED_LOCALLY),),
+            )
         if rival and is_redundant((child.sa.lowest_nonce,), (rival.lowest_nonce,)):
             return Outcome(
                 add=AddChild(child, self.spi_in, use_outbound=False),

@@ -34,4 +34,6 @@ def respond(sa: IkeSa, message: Message, story: Story, path: Path) -> Outcome:
             case _:
                 return respond_informational(sa, message, path)
     except Refused as refused:
-        return Outcome(response=(refused.notify,), events=(refusal_event(sa, refused),))
+        # Once the session is over its owner has nothing to hear of it any more.
+        events = () if sa.session.is_over else (refusal_event(sa, refused),)
+        return Outcome(response=(refused.notify,), events=events)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from ike.config import ChildConfig, Connection, EngineSettings, Path, PskAuth
 from ike.engine import IkeEngine
-from ike.events import ChildSa, ChildSaClosed, ChildSaEstablished, Event, TraceRecord
+from ike.events import ChildSa, ChildSaClosed, ChildSaEstablished, Datagram, Event, TraceRecord
 from ike.proposals import parse_ike_proposal
 from ike.selectors import SelectorRegistry
 from ike.testing.clock import Clock
@@ -72,6 +72,18 @@ class Side:
         return snapshot.session
 
 
+class Observer(Protocol):
+    """Somebody who looks on: every event, every datagram as it is sent and as it arrives, and the end of each step."""
+
+    def on_event(self, side: Side, event: Event) -> None: ...
+
+    def on_sent(self, side: Side, datagram: Datagram) -> None: ...
+
+    def on_arrival(self, side: Side, datagram: Datagram) -> None: ...
+
+    def on_rest(self) -> None: ...
+
+
 class Pair:
     """`left` and `right`, at 192.0.2.1 and 192.0.2.2 by default.
 
@@ -94,6 +106,7 @@ class Pair:
     ) -> None:
         self.clock = Clock()
         self.link = link or ImpairedLink()
+        self.observers: list[Observer] = []
         ends = ((LEFT_ADDRESS, port), (RIGHT_ADDRESS, port))
         self.left = self._side("left", left, Path(*ends), registry, left_settings, seed, left_options)
         self.right = self._side(
@@ -141,9 +154,15 @@ class Pair:
         for side in (self.left, self.right):
             while (event := side.engine.next_event()) is not None:
                 side.events.append(event)
+                for observer in self.observers:
+                    observer.on_event(side, event)
             for datagram in side.engine.datagrams_to_send(self.now):
+                for observer in self.observers:
+                    observer.on_sent(side, datagram)
                 if side.has(datagram.path.local[0]):
                     self.link.submit(datagram, self.now)
+        for observer in self.observers:
+            observer.on_rest()
 
     def next_at(self) -> float | None:
         """When something happens next."""
@@ -162,6 +181,8 @@ class Pair:
         for datagram in self.link.due(self.now):
             for side in (self.left, self.right):
                 if side.has(datagram.path.local[0]) and not datagram.is_keepalive:
+                    for observer in self.observers:
+                        observer.on_arrival(side, datagram)
                     side.engine.receive_datagram(datagram.data, datagram.path, self.now)
             self.flush()
         for side in (self.left, self.right):
