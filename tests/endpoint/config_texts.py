@@ -120,6 +120,59 @@ name = "office"
 accept = ["10.2.0.0/24"]
 """
 
+LABELLED = """\
+[endpoint]
+identity = "pe1.example"
+addresses = ["192.0.2.1"]
+front_door = { netns = "internet" }
+[[vrf]]
+name = "core"
+announce = ["10.1.0.0/16"]
+[[vrf.attach]]
+mpls = "eth1"
+labels = "keep"
+next_hop = "172.16.1.2"
+[[vrf]]
+name = "red"
+announce = ["10.1.0.0/16"]
+[[vrf.attach]]
+mpls = "red-pe"
+device = "eth2"
+labels = "pop"
+local_labels = [301, "310-319"]
+peer_label = 401
+next_hop = "02:00:00:00:00:AA"
+[[vrf]]
+name = "blue"
+announce = ["10.1.0.0/16"]
+[[vrf.attach]]
+mpls = "blue-pe"
+device = "eth2"
+labels = "pop"
+local_labels = [302]
+next_hop = "02:00:00:00:00:aa"
+[[vrf]]
+name = "green"
+announce = ["10.1.0.0/16"]
+[[vrf.attach]]
+mpls-in-gre = "inner"
+netns = "core"
+labels = "keep"
+tunnel = { local = "172.16.2.1", peer = "172.16.2.2" }
+gre = { key = 7, checksum = true }
+prefixes = ["10.1.7.0/24"]
+[[peer]]
+name = "pe2"
+identity = "pe2.example"
+addresses = ["192.0.2.2"]
+auth = { psk_file = "pe2.psk" }
+selectors = "plain"
+[[peer.vrf]]
+name = "red"
+accept = ["10.2.0.0/16"]
+labels = { local = 500, peer = 501, routes = ["10.2.0.0/16"] }
+"""
+
 
 def parse(text: str) -> Config:
     return parse_config(text, "pe1.toml", secrets={"pe2.psk": SECRET})

@@ -10,60 +10,7 @@ from mpls.encapsulation import GreOptions
 from mpls.ip import build_ip
 from mpls.labels import LabelEntry, LabelStack
 from mpls.vrf import Labels
-from tests.endpoint.config_texts import edited, parse, problems
-
-LABELLED = """\
-[endpoint]
-identity = "pe1.example"
-addresses = ["192.0.2.1"]
-front_door = { netns = "internet" }
-[[vrf]]
-name = "core"
-announce = ["10.1.0.0/16"]
-[[vrf.attach]]
-mpls = "eth1"
-labels = "keep"
-next_hop = "172.16.1.2"
-[[vrf]]
-name = "red"
-announce = ["10.1.0.0/16"]
-[[vrf.attach]]
-mpls = "red-pe"
-device = "eth2"
-labels = "pop"
-local_labels = [301, "310-319"]
-peer_label = 401
-next_hop = "02:00:00:00:00:AA"
-[[vrf]]
-name = "blue"
-announce = ["10.1.0.0/16"]
-[[vrf.attach]]
-mpls = "blue-pe"
-device = "eth2"
-labels = "pop"
-local_labels = [302]
-next_hop = "02:00:00:00:00:aa"
-[[vrf]]
-name = "green"
-announce = ["10.1.0.0/16"]
-[[vrf.attach]]
-mpls-in-gre = "inner"
-netns = "core"
-labels = "keep"
-tunnel = { local = "172.16.2.1", peer = "172.16.2.2" }
-gre = { key = 7, checksum = true }
-prefixes = ["10.1.7.0/24"]
-[[peer]]
-name = "pe2"
-identity = "pe2.example"
-addresses = ["192.0.2.2"]
-auth = { psk_file = "pe2.psk" }
-selectors = "plain"
-[[peer.vrf]]
-name = "red"
-accept = ["10.2.0.0/16"]
-labels = { local = 500, peer = 501, routes = ["10.2.0.0/16"] }
-"""
+from tests.endpoint.config_texts import LABELLED, edited, parse, problems
 
 
 def test_labelled_attachments_are_read() -> None:

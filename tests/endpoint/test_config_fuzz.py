@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from endpoint.config import Config, ConfigError, parse_config
 from endpoint.config.locate import Path
-from tests.endpoint.config_texts import COMPLETE, PLAIN, PLAIN_IP, SECOND_PEER, SECRET
+from tests.endpoint.config_texts import COMPLETE, LABELLED, PLAIN, PLAIN_IP, SECOND_PEER, SECRET
 
 RULES = """
 [[crypto_map]]
@@ -28,6 +28,12 @@ OTHERS = """
 front_door = { mark = 7 }
 label_range = [200000, 300000]
 """
+LEAK = """
+[[leak]]
+from = "core"
+to = "red"
+prefixes = ["192.168.0.0/16"]
+"""
 DOCUMENTS = (
     COMPLETE,
     COMPLETE + SECOND_PEER,
@@ -37,6 +43,7 @@ DOCUMENTS = (
         '"plain"', '"seclabel"\nliveness = "1m"\nlifetime = { child_rekey = 60 }\nstrict_child = true'
     ),
     PLAIN_IP,
+    LABELLED + LEAK,
 )
 SCALARS = st.one_of(
     st.none(),
