@@ -66,8 +66,8 @@ class Owner(Protocol):
     def ask(self, peer: str, serves: Serves) -> bool:
         """A packet waits for a child or a label; False: nothing will come of it."""
 
-    def on_inbound(self, child: Child, now: float) -> None:
-        """Authentic traffic came in on this child."""
+    def on_inbound(self, child: Child, source: str, now: float) -> None:
+        """Authentic traffic came in on this child from that address."""
 
     def on_lifetime(self, child: Child, now: float) -> None:
         """The child's lifetime in packets or octets has come, the soft or the hard one."""
@@ -342,7 +342,7 @@ class DataPlane:
                     heard.add(one.spi)
                     if child.sa.udp_encapsulation:
                         self._follow(child, opened, now)
-                    self._owner.on_inbound(child, now)
+                    self._owner.on_inbound(child, one.peer[0], now)
                     self._check_lifetime(child, now)
                 self._judge(child, outcome, one, runs, now)
         self._flush(runs)

@@ -308,8 +308,10 @@ class Node:
         answers = [self.starter.ask(peer, kind.name) for kind in kinds]
         return any(answers)
 
-    def on_inbound(self, child: Child, now: float) -> None:
-        self.engine.note_esp_received(child.sa.spi_in, now)
+    def on_inbound(self, child: Child, source: str, now: float) -> None:
+        # What comes from elsewhere does not show that the path works (RFC 4555 3.12).
+        if source == child.path.peer[0]:
+            self.engine.note_esp_received(child.sa.spi_in, now)
         if not (child.may_send or child.is_deleting) and child.retires_at is None:
             self._begin_sending(child, now)
 

@@ -209,7 +209,7 @@ class IkeEngine:
     def check_liveness(self, session: int, now: float) -> None:
         """Ask the peer for a sign of life, unless a request is under way already."""
         if found := self._established(session):
-            found.check_liveness()
+            found.liveness.check()
             found.pump(now)
 
     def send_notify(self, session: int, notifies: Sequence[NotifyPayload], now: float) -> int:
@@ -231,13 +231,17 @@ class IkeEngine:
         """An authentic ESP packet came on a child: its peer is alive (RFC 7296 2.4)."""
         session = self._host.session_of_child(spi_in)
         if session:
-            session.heard(now)
+            session.liveness.heard(now)
 
     def note_esp_sent(self, spi_in: bytes, now: float) -> None:
-        """We sent ESP on the child with that `spi_in`: no NAT keepalive is due for a while (RFC 3948 4)."""
+        """We sent ESP on the child with that `spi_in`.
+
+        No NAT keepalive is due for a while (RFC 3948 4), and something should come back before long.
+        """
         session = self._host.session_of_child(spi_in)
         if session:
             session.location.note_sent(now)
+            session.liveness.note_esp_sent(now)
 
     def note_esp_path(self, spi_in: bytes, path: Path, now: float) -> None:
         """An authentic ESP packet, the newest of its SA by its sequence number, came over `path`.

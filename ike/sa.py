@@ -349,7 +349,7 @@ class IkeSa:
 
     def _heard(self, path: Path, now: float) -> None:
         """A fresh authenticated message. Only now may the peer's address follow (RFC 7296 2.23)."""
-        self.session.heard(now)
+        self.session.liveness.heard(now)
         if path == self.path or self not in (self.session.current, *self.session.others):
             return
         if self.state is not IkeSaState.CONNECTING:

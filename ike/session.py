@@ -26,12 +26,13 @@ from ike.events import (
 )
 from ike.exchanges.create_child import MakeChildSa, RekeyChildSa
 from ike.exchanges.exchange import AddChild, Close, Establish, Exchange, Fail, Outcome, Successor
-from ike.exchanges.informational import DeleteChildSa, LivenessCheck, delete_ike_sa
+from ike.exchanges.informational import DeleteChildSa, delete_ike_sa
 from ike.exchanges.mobike import UpdateAddresses
 from ike.exchanges.rekey_ike import RekeyIkeSa
 from ike.host import Host
 from ike.identities import identity_key
 from ike.limits import RateLimit
+from ike.liveness import Liveness
 from ike.location import Location
 from ike.numbers import ExchangeType
 from ike.states import IkeSaState, is_redundant
@@ -68,7 +69,7 @@ class Session:
         """What the peer has given us, and what we have given it (RFC 7296 2.19); rekeys keep both."""
         self.leased: Configuration | None = None
         self.established_at: float | None = None
-        self.heard_at = 0.0
+        self.liveness = Liveness(self)
         self.location = Location(self)
         self.is_over = False
         self.replaces: int | None = None
@@ -206,7 +207,7 @@ class Session:
             self.host.completed_inits.add(sa.init_digest)
         self.connection, self.local_id, self.peer_id = what.connection, what.local_id, what.peer_id
         self.extension_data, self.assigned = what.extension_data, what.assigned
-        self.established_at = self.heard_at = now
+        self.established_at = now
         self.host.sessions[self.number] = self
         self.location.begin(what.peer_addresses, now)
         self._end_other_sessions(now, is_only_one=what.is_only_one)
@@ -233,8 +234,7 @@ class Session:
         self._start_ike_timers(now)
         if self.replaces is None:
             reauthentication.start_timer(self, now)
-        if what.connection.liveness_s is not None:
-            self.host.timers.set(now + what.connection.liveness_s, TimerKind.LIVENESS, self)
+        self.liveness.begin(now)
 
     def note_auth_lifetime(self, within_s: float, now: float) -> None:
         """The peer wants us to authenticate again."""
@@ -258,7 +258,7 @@ class Session:
         ]
         if self.peer_id == Identity.null():
             for other in others:
-                other.check_liveness()
+                other.liveness.check()
                 other.pump(now)
             return
         others.sort(key=lambda other: other.established_at or 0.0, reverse=True)
@@ -288,10 +288,6 @@ class Session:
         """One answer to our IKE_SA_INIT is worth an IKE_AUTH."""
         self.candidates.append(candidate)
         self.host.register_ike_sa(candidate)
-
-    def heard(self, now: float) -> None:
-        """Something authenticated came, over IKE or ESP: the peer is alive (RFC 7296 2.4)."""
-        self.heard_at = max(self.heard_at, now)
 
     def fail(self, sa: IkeSa, what: Fail, now: float) -> None:
         """`sa` does not come to be.
@@ -518,7 +514,7 @@ class Session:
             case TimerKind.REAUTH, _:
                 reauthentication.on_due(self, now)
             case TimerKind.LIVENESS, _:
-                self._check_heard(now)
+                self.liveness.handle_timer(now)
             case TimerKind.KEEPALIVE, _:
                 self.location.handle_keepalive_timer(now)
             case TimerKind.CHILD_REKEY, bytes(spi_in):
@@ -530,19 +526,3 @@ class Session:
                 self._put_off.remove(detail)
                 self.queue(detail)
         self.pump(now)
-
-    def _check_heard(self, now: float) -> None:
-        """Ask only when nothing was heard for the whole time (RFC 7296 2.4)."""
-        liveness_s = self.connection.liveness_s if self.connection else None
-        if liveness_s is None:
-            return
-        due_at = self.heard_at + liveness_s
-        if due_at <= now:
-            self.check_liveness()
-            due_at = now + liveness_s
-        self.host.timers.set(due_at, TimerKind.LIVENESS, self)
-
-    def check_liveness(self) -> None:
-        """Any request that is under way is a check already."""
-        if not any(True for _ in self.requests()):
-            self.queue(LivenessCheck())

@@ -72,7 +72,7 @@ class Strays:
             return
         session = self._session_with(path)
         if notify and session and session.child_by_spi_out(notify.data):
-            session.check_liveness()
+            session.liveness.check()
             session.pump(now)
 
     def receive_esp(self, spi: bytes, path: Path, now: float) -> bool:

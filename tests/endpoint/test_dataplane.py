@@ -99,7 +99,7 @@ class Alone:
         self.asked.append((peer, serves))
         return self.accepts
 
-    def on_inbound(self, child: Child, now: float) -> None:
+    def on_inbound(self, child: Child, source: str, now: float) -> None:
         raise AssertionError("nothing comes in")
 
     def on_inbound_path(self, child: Child, path: Path, now: float) -> None:

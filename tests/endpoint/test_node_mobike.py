@@ -159,3 +159,20 @@ def test_mobike_in_transport_mode_is_refused() -> None:
     text = (ENDPOINT + VRFS + PEER + GRANTS).format(own=1, other=2, settings="mobike = true")
     with pytest.raises(ConfigError, match="transport mode the addresses"):
         parse_config(text, "pe1.toml", secrets={"psk": b"a secret of the test"})
+
+
+@pytest.mark.parametrize("source", [FIRST[0], SECOND[0]])
+def test_esp_from_another_address_than_agreed_is_taken_but_proves_no_path(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 4555 3.12: else a peer that never heard of our move would count as alive for ever."""
+    nodes = up()
+    nodes.lose = lambda sender, octets: sender == 1
+    nodes.ping(1, "red", 1)
+    (packet,) = [octets for sender, octets in nodes.wire if sender == 1]
+    heard: list[bytes] = []
+    engine = nodes.pe2.node.engine
+    monkeypatch.setattr(engine, "note_esp_received", lambda spi_in, now: heard.append(spi_in))
+    nodes.pe2.node.receive_esp([([packet], (source, 0), FIRST[1])], nodes.now)
+    assert nodes.pe2.node.dataplane.delivered == 1
+    assert bool(heard) is (source == FIRST[0])
