@@ -37,6 +37,9 @@ _BOTH_FAMILIES = 3
 RETRIES_S = (0.5, 2.0, 10.0)
 """When the peer had no child yet for what was bound (a binding can overtake the answer that makes the child)."""
 
+WHOLE_MESSAGE_OCTETS, FRAGMENTED_MESSAGE_OCTETS = 1200, 4096
+"""Of an IKE message with a binding, before it is fragmented."""
+
 _Group: TypeAlias = tuple[Prefix, ...]
 OnRoute = Callable[[int, str, RouteChange], None]
 """(session, peer, change)"""
@@ -56,8 +59,12 @@ class LabelExchange:
         space: LabelSpace,
         table: ForwardingTable,
         on_route: OnRoute,
+        may_fragment: bool = False,
     ) -> None:
-        """`peer`: what its notify said; None without the capability, then nothing is sent or taken."""
+        """`peer`: what its notify said; None without the capability, then nothing is sent or taken.
+
+        `may_fragment`: IKE does, so that messages may be longer (WIRE 5.5).
+        """
         own = (
             None
             if plan.connection.extension is None
@@ -72,7 +79,10 @@ class LabelExchange:
         may_bind = (
             own is not None and own.has(LABEL_BINDINGS) and peer is not None and peer.has(LABEL_BINDINGS)
         )
-        self.sender = BindingSender(epoch, peer) if peer is not None and may_bind else None
+        self.sender = None
+        if peer is not None and may_bind:
+            octets = FRAGMENTED_MESSAGE_OCTETS if may_fragment else WHOLE_MESSAGE_OCTETS
+            self.sender = BindingSender(epoch, peer, message_octets=octets)
         self._given: dict[Serves, dict[_Group, int]] = {}
         """What was bound: a label for each group of prefixes."""
         self._refusals: dict[Serves, int] = {}

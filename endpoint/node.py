@@ -473,6 +473,7 @@ class Node:
             space=self.space,
             table=self.table,
             on_route=self._on_route,
+            may_fragment=event.may_fragment,
         )
         current = self.starter.peers[peer]
         if current.is_up and current.session not in (None, session, event.replaces):

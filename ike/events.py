@@ -144,6 +144,7 @@ class IkeSaEstablished:
 
     `assigned` is what the peer has given us, `leased` what we have given it (RFC 7296 2.19); both last as long as
     the session. `replaces`: the session that goes in a moment, because this one has authenticated its ends again.
+    `may_fragment`: long messages go in fragments (RFC 7383), so that their length is no burden for the path.
     """
 
     session: int
@@ -162,6 +163,7 @@ class IkeSaEstablished:
     leased: Configuration | None = None
     replaces: int | None = None
     is_mobile: bool = False
+    may_fragment: bool = False
     """Both ends support MOBIKE: the peer may send from any of its addresses."""
 
 

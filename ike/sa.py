@@ -20,7 +20,7 @@ from ike.exchanges.rekey_ike import RekeyIkeSa
 from ike.exchanges.respond import respond
 from ike.exchanges.sa_init import InitiateSa
 from ike.exchanges.schema import UnsupportedCriticalPayload, story_of
-from ike.fragments import udp_payload_octets
+from ike.exchanges.window_size import promise, promised, proves_identity
 from ike.host import Host
 from ike.material import InitMaterial, Keyed
 from ike.nat import NatState
@@ -28,12 +28,13 @@ from ike.numbers import ExchangeType, NotifyType, ProtocolId, TransformType
 from ike.opening import Opened, Opener
 from ike.protection import Protection
 from ike.reauthentication import path_of, recreate_children
+from ike.sealing import seal
 from ike.session import Session
 from ike.states import Doing, IkeSaState, check_transition
 from ike.timers import TimerKind
 from ike.window import Arrival, RequestWindow, ResponseWindow
-from ike.wire.message import HEADER_OCTETS, NO_SPI, Header, Message, SealedBody, parse_payloads
-from ike.wire.payloads import AuthPayload, DeletePayload, NotifyPayload, Payload
+from ike.wire.message import NO_SPI, Header, Message, parse_payloads
+from ike.wire.payloads import DeletePayload, NotifyPayload, Payload
 from ike.wire.sa import Proposal
 
 LINGER_S = 30.0
@@ -159,20 +160,13 @@ class IkeSa:
         self.host.send(datagrams, path)
 
     def _with_window(self, exchange: int, payloads: Sequence[Payload]) -> tuple[Payload, ...]:
-        """N(SET_WINDOW_SIZE) in the first message that can be the promise of an authenticated end (RFC 7296 2.3)."""
-        is_proof = exchange == ExchangeType.IKE_AUTH and any(isinstance(one, AuthPayload) for one in payloads)
+        """Our promise goes once, in the first message that can be that of an authenticated end."""
+        may_tell = self.state is IkeSaState.ESTABLISHED or proves_identity(exchange, payloads)
         size = self.host.settings.window
-        if self._is_window_told or size == 1 or not (is_proof or self.state is IkeSaState.ESTABLISHED):
+        if self._is_window_told or size == 1 or not may_tell:
             return tuple(payloads)
         self._is_window_told = True
-        return (*payloads, NotifyPayload(NotifyType.SET_WINDOW_SIZE, size.to_bytes(4, "big")))
-
-    def _note_window(self, message: Message) -> None:
-        """The peer's promise, of which we use as much as ours is. It never takes one back."""
-        notify = message.notify(NotifyType.SET_WINDOW_SIZE)
-        if notify and len(notify.data) == 4:
-            promised = int.from_bytes(notify.data, "big")
-            self.requests.size = max(self.requests.size, min(promised, self.host.settings.window))
+        return (*payloads, promise(size))
 
     def _message(
         self, exchange: int, payloads: tuple[Payload, ...], message_id: int, *, is_response: bool = False
@@ -182,25 +176,13 @@ class IkeSa:
     def _seal(self, message: Message, now: float) -> tuple[bytes, ...]:
         rewrite = self.host.rewrite_outgoing
         parts = rewrite(message) if rewrite else (message,)
-        datagrams = tuple(datagram for part in parts for datagram in self._octets(message, part))
+        protection = self._keyed.protection if self._keyed else None
+        limits = (self.fragment_octets, self.path.peer[0])
+        datagrams = tuple(each for part in parts for each in seal(message, part, protection, *limits))
         self.host.trace_message(
             now, self.session.number, Direction.SENT, self.path, message, max(1, len(datagrams))
         )
         return datagrams
-
-    def _octets(self, message: Message, part: Message | SealedBody) -> tuple[bytes, ...]:
-        body = part if isinstance(part, SealedBody) else None
-        if isinstance(part, Message):
-            message = part
-        if message.exchange == ExchangeType.IKE_SA_INIT:
-            if body is None:
-                return (message.encode(),)
-            return (message.header(body.first_type, HEADER_OCTETS + len(body.octets)).encode() + body.octets,)
-        protection = self.keyed.protection
-        if self.fragment_octets is None:
-            return (protection.seal(message, body),)
-        limit_octets = udp_payload_octets(self.fragment_octets, self.path.peer[0])
-        return protection.seal_datagrams(message, limit_octets, body)
 
     def _set_retransmission(self, message_id: int, transmissions: int, now: float) -> None:
         policy = self.session.retransmit
@@ -361,7 +343,9 @@ class IkeSa:
         """The message in clear. Raises ParseError."""
         message = replace(opened.message, payloads=parse_payloads(opened.first_type, opened.inner))
         self.host.trace_message(now, self.session.number, Direction.RECEIVED, path, message, opened.datagrams)
-        self._note_window(message)
+        # The peer never takes a promise back; we use as much of it as ours is.
+        usable = min(promised(message), self.host.settings.window)
+        self.requests.size = max(self.requests.size, usable)
         return message
 
     def _process_request(self, opened: Opened, path: Path, now: float) -> None:

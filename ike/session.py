@@ -229,6 +229,7 @@ class Session:
                 leased=self.leased,
                 replaces=self.replaces,
                 is_mobile=self.location.is_mobile,
+                may_fragment=sa.fragment_octets is not None,
             )
         )
         self._start_ike_timers(now)

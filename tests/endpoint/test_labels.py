@@ -12,6 +12,7 @@ from endpoint.config import Config
 from endpoint.labels import RETRIES_S, LabelExchange
 from endpoint.plan import plan_peers
 from endpoint.tables import build_tables
+from ike import IkeSaEstablished
 from mpls.binding_session import KEEP_WITHOUT_CHILD_S
 from mpls.binding_table import RouteAdded, RouteChange, RouteRemoved
 from mpls.bindings import Entry, LabelBinding, LabelStatus, Operation, Refusal, Status
@@ -50,7 +51,9 @@ def routes_of(end: End) -> set[tuple[str, object, str, int | None]]:
 class Alone:
     """The exchange of pe1 with a peer whose part the test plays, over children of a real session."""
 
-    def __init__(self, peer: Capability | None = PEER, config: Config | None = None) -> None:
+    def __init__(
+        self, peer: Capability | None = PEER, config: Config | None = None, *, may_fragment: bool = False
+    ) -> None:
         self.children: dict[str, Child] = {child.kind.name: child for child in up().pe1.node.children}
         self.config = config or configuration(1)
         (self.plan,) = plan_peers(self.config)
@@ -66,6 +69,7 @@ class Alone:
             space=self.space,
             table=self.table,
             on_route=lambda session, name, change: self.changes.append(change),
+            may_fragment=may_fragment,
         )
 
     def child(self, *names: str) -> "Alone":
@@ -282,6 +286,26 @@ def test_no_more_is_sent_than_the_peer_takes_in_one_message() -> None:
         answer = LabelStatus(message.epoch, message.sequence, Status.ACCEPTED)
         alone.exchange.on_response(answer.encode(), NOW)
     assert max(weights) <= 2 and len(weights) >= 3
+
+
+@pytest.mark.parametrize(("may_fragment", "most_octets"), [(False, 1200), (True, 4096)])
+def test_messages_are_longer_where_ike_fragments_them(may_fragment: bool, most_octets: int) -> None:
+    config = configuration(1)
+    many = tuple(ip_network(f"10.1.{third}.{fourth}/32") for third in range(4) for fourth in range(200))
+    config = replace(config, vrfs=tuple(replace(vrf, announce=many) for vrf in config.vrfs))
+    alone = Alone(config=config, may_fragment=may_fragment)
+    octets = alone.child("blue/0").exchange.next_message()
+    assert octets is not None
+    assert 0.8 * most_octets < len(octets) + 104 <= most_octets
+
+
+@pytest.mark.parametrize("settings", ["", "fragmentation = false"])
+def test_the_node_knows_whether_ike_fragments(settings: str) -> None:
+    nodes = NodePair(configuration(1, 'start = "boot"'), configuration(2, settings)).start()
+    nodes.run()
+    for end in (nodes.pe1, nodes.pe2):
+        (established,) = end.of(IkeSaEstablished)
+        assert established.may_fragment is (settings == "")
 
 
 def test_a_peer_whose_table_is_full_is_told_about_once_and_left_alone(
