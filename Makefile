@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint types interop bench soak lock clean
+.PHONY: demo test lint types interop interop-stability bench soak lock clean
 
 demo: $(VENV)/.run
 	@$(BIN)/mplsec demo
@@ -21,6 +21,10 @@ types: $(VENV)/.dev
 
 interop: $(VENV)/.dev
 	@$(BIN)/python -m interop $(if $(ONLY),--only '$(ONLY)')
+
+# Three runs, compared in build/interop-stability.json.
+interop-stability: $(VENV)/.dev
+	@$(BIN)/python -m interop.stability $(if $(ONLY),--only '$(ONLY)')
 
 # As root; figures of one machine and one run: quote the ratios.
 bench: $(VENV)/.dev

@@ -29,6 +29,7 @@ from .networks import PREFIX, remove_leftovers
 from .packages import cache_folder, ensure_roots, install_tools, locked
 from .page import write_page
 from .processes import Interrupted, LabError, signals_unwind, tail_of, time_limit
+from .report import summary
 
 STATE = Path("/run/mplsec-lab")
 CASE_LIMIT_S = 180
@@ -119,23 +120,18 @@ def conclude(
     mistaken = cross_check(cases, evidence)
     for line in mistaken:
         print(f"CROSS-CHECK {line}", flush=True)
-    verdicts = [result["result"] for result in results]
-    passed = [result for result in results if result["result"] == "passed"]
-    proven = {(result["feature"], result["peer"], result["role"]) for result in passed}
-    claims = {case.name: case.claim for case in cases}
-    crossed = sum(claims[name] != case.claim for case in cases for name in evidence)
+    by_name = {case.name: case for case in cases}
+    crossed = sum(case.must_refuse(by_name[name]) for case in cases for name in evidence)
     print(
-        f"{len(passed)} of {len(results)} passed, {verdicts.count('unsupported')} unsupported, "
-        f"{verdicts.count('failed')} failed; {len(proven)} proven (feature, peer, role) over "
-        f"{len({peer for _, peer, _ in proven})} peers; {crossed} cross-checks, {len(mistaken)} wrong; "
-        f"{time.monotonic() - began:.0f} s"
+        f"{summary(results)} {crossed} cross-checks, {len(mistaken)} wrong; {time.monotonic() - began:.0f} s"
     )
     page = write_page(report)
     wrong = complaints(page, results)
     for line in wrong:
         print(f"PAGE {line}", flush=True)
     print(f"details: {page}, {report} and {report.parent / 'interop'}", flush=True)
-    return 1 if "failed" in verdicts or mistaken or wrong else 0
+    has_failed = any(result["result"] == "failed" for result in results)
+    return 1 if has_failed or mistaken or wrong else 0
 
 
 @dataclass(frozen=True)
@@ -169,7 +165,7 @@ def run_case(case: Case, lab: Lab) -> tuple[dict[str, Any], Evidence | None]:
         lines = case.check(found)
         evidence, verdict = found, "passed"
     except UnsupportedError as reason:
-        verdict, lines = "unsupported", [str(reason)]
+        verdict, lines, facts = "unsupported", [str(reason)], {"peer_version": reason.peer_version}
     except (CheckError, LabError) as error:
         lines = [f"{type(error).__name__}: {error}"]
     except Exception:  # a case with a bug fails; the other cases still run
@@ -190,10 +186,10 @@ def run_case(case: Case, lab: Lab) -> tuple[dict[str, Any], Evidence | None]:
 def cross_check(cases: list[Case], evidence: dict[str, Evidence]) -> list[str]:
     """Run each check on the evidence of every case that claims something else: it must fail. What it passed."""
     mistaken = []
-    claims = {case.name: case.claim for case in cases}
+    by_name = {case.name: case for case in cases}
     for case in cases:
         for name, other in evidence.items():
-            if claims[name] != case.claim:
+            if case.must_refuse(by_name[name]):
                 with contextlib.suppress(CheckError):
                     case.check(other)
                     mistaken.append(f"the check of {case.name} passes on the capture of {name}")

@@ -18,9 +18,10 @@ TS_UNACCEPTABLE, INITIAL_CONTACT, USE_TRANSPORT_MODE, REKEY_SA = 38, 16384, 1639
 CHILDLESS_IKEV2_SUPPORTED = 16418
 PROTOCOL_IKE, PROTOCOL_ESP = 1, 3
 TS_SECLABEL = 10
-MPLS_IN_IP, GRE, ESP = 137, 47, 50
+MPLS_IN_IP, GRE, ESP, IPV6 = 137, 47, 50, 41
 GRE_MPLS = 0x8847
 ECHO_REPLY, ECHO_REQUEST = 0, 8
+OF_ICMPV6 = {128: ECHO_REQUEST, 129: ECHO_REPLY}
 
 
 @dataclass(frozen=True)
@@ -168,19 +169,28 @@ class EspPacket:
 
     @property
     def ping(self) -> tuple[int, str, str, int] | None:
-        """(ICMP type, source, destination, sequence) of the innermost packet when it is an echo."""
-        if self.layers[-2:] != ("ip", "icmp"):
+        """(ICMP type, source, destination, sequence) of the innermost packet when it is an echo.
+
+        The types of ICMPv6 are told by those of ICMP.
+        """
+        if self.layers[-2:] not in (("ip", "icmp"), ("ipv6", "icmpv6")):
             return None
         address, icmp = self.inner[-2:]
-        kind, sequence = icmp.number("icmp.type"), icmp.number("icmp.seq")
+        kind = icmp.number(f"{icmp.name}.type")
+        number = "icmp.seq" if icmp.name == "icmp" else "icmpv6.echo.sequence_number"
+        sequence = icmp.number(number)
+        kind = OF_ICMPV6.get(kind or 0, kind) if icmp.name == "icmpv6" else kind
         if kind not in (ECHO_REQUEST, ECHO_REPLY) or sequence is None:
             return None
-        return kind, address.first("ip.src"), address.first("ip.dst"), sequence
+        return kind, address.first(f"{address.name}.src"), address.first(f"{address.name}.dst"), sequence
 
     @property
     def ping_id(self) -> int | None:
         """Identifier of the echo that is innermost: which run of ping it belongs to."""
-        return self.inner[-1].number("icmp.ident") if self.ping else None
+        icmp = self.inner[-1] if self.ping else None
+        return (
+            icmp.number("icmp.ident" if icmp.name == "icmp" else "icmpv6.echo.identifier") if icmp else None
+        )
 
     @property
     def dscp(self) -> int | None:
@@ -311,15 +321,15 @@ def esp_packets(packets: list[Packet]) -> list[EspPacket]:
 
 
 def in_clear(packets: list[Packet]) -> list[Packet]:
-    """Packets that show MPLS, GRE or a customer's address (10.0.0.0/8) outside of ESP."""
+    """Packets that show MPLS, GRE or a customer's address (10.0.0.0/8, fd00::/16) outside of ESP."""
 
     def is_clear(layer: Field) -> bool:
-        addresses = (layer.first("ip.src"), layer.first("ip.dst"))
+        addresses = [layer.first(f"{ip}.{end}") for ip in ("ip", "ipv6") for end in ("src", "dst")]
         return (
             layer.name in ("mpls", "gre")
             or layer.number("ip.proto") in (MPLS_IN_IP, GRE)
             or layer.number("ipv6.nxt") in (MPLS_IN_IP, GRE)
-            or any(address.startswith("10.") for address in addresses)
+            or any(address.startswith(("10.", "fd00:")) for address in addresses)
         )
 
     found = []

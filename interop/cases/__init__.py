@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import (
+    beyond,
     certificates,
     classes,
     demo,
@@ -37,4 +38,5 @@ CASES: tuple[Case, ...] = (
     *mobike.CASES,
     *libreswan.CASES,
     *scripts.CASES,
+    *beyond.CASES,
 )

@@ -44,6 +44,10 @@ class CheckError(Exception):
 class UnsupportedError(Exception):
     """The peer cannot do it, and said so; the text is the reason."""
 
+    def __init__(self, reason: str, peer_version: str) -> None:
+        super().__init__(reason)
+        self.peer_version = peer_version
+
 
 @dataclass(frozen=True)
 class Lab:
@@ -134,6 +138,15 @@ class Case(ABC):
     def claim(self) -> str:
         """What the check asserts: two cases with equal claims pass on each other's evidence, others must not."""
         return self.name
+
+    @property
+    def includes(self) -> frozenset[str]:
+        """Claims of simpler cases that this one's evidence proves as well, so that their checks pass on it."""
+        return frozenset()
+
+    def must_refuse(self, other: Case) -> bool:
+        """Whether the check has to fail on the evidence of the other case."""
+        return self.claim != other.claim and self.claim not in other.includes
 
     @abstractmethod
     def drive(self, lab: Lab) -> dict[str, Any]: ...

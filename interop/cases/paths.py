@@ -9,18 +9,32 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..networks import Network
+from ..networks import Network, write_setting
+from ..peers.container import SwanContainer
 from ..peers.linux_pe import LinuxPe
 from ..peers.mplsec import in_use
-from ..peers.strongswan import Connection
+from ..peers.strongswan import Child, Connection
 from ..processes import wait_until
-from ..topologies import NAT_ADDRESSES, NAT_PORTS, Nat
-from ..wire import IKE_SA_INIT
-from .case import IPV6_ENDS, OUR_ADDRESS, OUR_CUSTOMER, PEER_ADDRESS, Evidence, Lab, check_pings, require
+from ..topologies import NAT_ADDRESSES, NAT_PORTS, SMALL_MTU, Nat
+from ..wire import IKE_SA_INIT, IPV6
+from .case import (
+    IPV6_ENDS,
+    OUR_ADDRESS,
+    OUR_CUSTOMER,
+    PEER_ADDRESS,
+    PINGS,
+    Evidence,
+    Lab,
+    check_both_ways,
+    check_pings,
+    require,
+)
 from .linux_pe import LinuxPeCase
 from .running import Running
 from .strongswan import PEER_CUSTOMER, IpTunnelCase
 
+OUR_IPV6_CUSTOMER, PEER_IPV6_CUSTOMER = "fd00:1::1", "fd00:2::1"
+BIG_PING = 1320
 NAT_DETECTION = {16388, 16389}
 BEHIND = {"ours": "initiator", "peer": "responder"}
 """Who is behind the NAT has to begin: our role then."""
@@ -45,7 +59,15 @@ def check_behind_nat(evidence: Evidence, side: str, address: str = NAT_ADDRESSES
     return [f"NAT in front of {side}: seen as {seen[0]}, port {seen[1]}"]
 
 
-class TunnelThroughNat(IpTunnelCase):
+class SimpleTunnelOver(IpTunnelCase):
+    """The simplest tunnel, over something: its evidence proves the simplest tunnel too."""
+
+    @property
+    def includes(self) -> frozenset[str]:
+        return frozenset({IpTunnelCase(self.role).claim})
+
+
+class TunnelThroughNat(SimpleTunnelOver):
     """The simplest tunnel; UDP encapsulation comes from nothing but the detection of the NAT."""
 
     udp = "auto"
@@ -119,6 +141,10 @@ class TransportThroughNat(LinuxPeCase):
         if side == "peer":
             self.ends, self.peer_address = (OUR_ADDRESS, NAT_ADDRESSES[0]), "any"
 
+    @property
+    def includes(self) -> frozenset[str]:
+        return frozenset({LinuxPeCase("mpls-in-ip", True, self.role).claim})
+
     def connection(self) -> Connection:
         remote = NAT_ADDRESSES[0] if self.side == "ours" else OUR_ADDRESS
         made = super().connection()
@@ -152,7 +178,80 @@ class TunnelOverIpv6(IpTunnelCase):
         return [*seen, "UDP-encapsulated ESP over IPv6"]
 
 
-class SlowTunnel(IpTunnelCase):
+class Ipv6Inside(IpTunnelCase):
+    """The simplest tunnel between IPv6 addresses, between two IPv6 subnets."""
+
+    ends = IPV6_ENDS
+    topology = "ipv6"
+
+    def __init__(self, role: str) -> None:
+        super().__init__(role)
+        self.name = f"strongswan-ipv6-in-ipv6-{role}"
+        self.feature = "PSK, tunnel mode over IPv6, plain IPv6 inside"
+
+    def config(self, red: str) -> str:
+        text = super().config(red).replace("10.2.0.0/24", "fd00:2::/64").replace("10.1.0.0/24", "fd00:1::/64")
+        return text.replace(f"{OUR_CUSTOMER}/24", f"{OUR_IPV6_CUSTOMER}/64")
+
+    def children(self) -> tuple[Child, ...]:
+        return (Child(self.their_child, "fd00:2::/64", "fd00:1::/64", mode="tunnel"),)
+
+    def prepare(self, lab: Lab, container: SwanContainer) -> None:
+        for setting in ("all", "default"):
+            write_setting(f"{container.network.prefix}red", f"net/ipv6/conf/{setting}/disable_ipv6", "0")
+        swan = container.name
+        for setting in ("all", "default", "lo"):
+            write_setting(swan, f"net/ipv6/conf/{setting}/disable_ipv6", "0")
+        container.sh(f"ip addr add {PEER_IPV6_CUSTOMER}/64 dev lo")
+
+    def drive(self, lab: Lab) -> dict[str, Any]:
+        with self.running(lab) as now:
+            now.bring_up(self.role, self.their_child)
+            to_us = now.ping(source=OUR_IPV6_CUSTOMER, target=PEER_IPV6_CUSTOMER)
+            to_peer = now.machine.ping(OUR_IPV6_CUSTOMER, source=PEER_IPV6_CUSTOMER)
+            return {"answers_to_us": to_us, "answers_to_peer": to_peer, **now.facts()}
+
+    def check(self, evidence: Evidence) -> list[str]:
+        seen = self.check_tunnel(evidence, next_header=IPV6)
+        for packet in evidence.esp:
+            require(packet.layers[:2] == ("ipv6", "icmpv6"), f"not IPv6 and ICMPv6 inside: {packet}")
+        return [*seen, *check_both_ways(evidence, OUR_IPV6_CUSTOMER, PEER_IPV6_CUSTOMER, self.ends)]
+
+
+class IgnoresDf(SimpleTunnelOver):
+    """A router clears DF and fragments our ESP; it is put together again, both ways."""
+
+    topology = "ignores-df"
+
+    def __init__(self, role: str) -> None:
+        super().__init__(role)
+        self.name = f"strongswan-ignores-df-{role}"
+        self.feature = "ESP in fragments, by a router that ignores DF"
+
+    def drive(self, lab: Lab) -> dict[str, Any]:
+        with self.running(lab) as now:
+            now.bring_up(self.role, self.their_child)
+            size = ("-s", str(BIG_PING))
+            to_us = now.ping(more=size)
+            to_peer = now.machine.ping(OUR_CUSTOMER, count=PINGS, more=" ".join(size))
+            return {"answers_to_us": to_us, "answers_to_peer": to_peer, **now.facts()}
+
+    def check(self, evidence: Evidence) -> list[str]:
+        seen = super().check(evidence)
+        fragmented = {
+            packet.source
+            for packet in evidence.esp
+            if (outer := packet.packet.layer("ip")) and outer.all("ip.fragment.count")
+        }
+        require(fragmented == {PEER_ADDRESS}, f"ESP in fragments came from {fragmented}, not from the peer")
+        ours = [packet for packet in evidence.esp if packet.source == OUR_ADDRESS]
+        for packet in ours:
+            outer = packet.packet.layer("ip")
+            require(outer and (outer.number("ip.len") or 0) > SMALL_MTU, f"it fits: {packet}")
+        return [*seen, f"ESP larger than {SMALL_MTU} octets answered; from the peer it came in fragments"]
+
+
+class SlowTunnel(SimpleTunnelOver):
     """The simplest tunnel, with 600 ms there and back."""
 
     topology = "slow"
@@ -207,5 +306,9 @@ class LossyTunnel(IpTunnelCase):
 ROLES = ("initiator", "responder")
 CASES: tuple[IpTunnelCase | LinuxPeCase, ...] = (
     *(kind(side) for kind in (TunnelThroughNat, NatMoves, TransportThroughNat) for side in BEHIND),
-    *(kind(role) for kind in (TunnelOverIpv6, SlowTunnel, LossyTunnel) for role in ROLES),
+    *(
+        kind(role)
+        for kind in (TunnelOverIpv6, Ipv6Inside, IgnoresDf, SlowTunnel, LossyTunnel)
+        for role in ROLES
+    ),
 )

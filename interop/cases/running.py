@@ -59,9 +59,19 @@ class Running(Generic[M]):
                 self.charon.initiate(child)
         self.charon.wait_for_children(len(children))
 
-    def ping(self, *, traffic_class: int = 0, count: int = PINGS, wait_s: int = 2) -> int:
-        """Ping from our customer to the peer's; how many answers came."""
+    def ping(
+        self,
+        *,
+        traffic_class: int = 0,
+        count: int = PINGS,
+        wait_s: int = 2,
+        source: str = OUR_CUSTOMER,
+        target: str = "",
+        more: tuple[str, ...] = (),
+    ) -> int:
+        """Ping from our customer to the peer's; how many answers came. `more`: further options of ping."""
         options = [
+            *more,
             "-Q",
             str(traffic_class),
             "-c",
@@ -71,9 +81,11 @@ class Running(Generic[M]):
             "-W",
             str(wait_s),
             "-I",
-            OUR_CUSTOMER,
+            source,
         ]
-        return received(run(["ping", *options, self.machine.customer], netns=self.red, check=False).stdout)
+        return received(
+            run(["ping", *options, target or self.machine.customer], netns=self.red, check=False).stdout
+        )
 
     def ping_both_ways(self) -> dict[str, Any]:
         """`PINGS` from our customer and `PINGS` from the peer's, as the facts of `check_both_ways`."""

@@ -18,6 +18,7 @@ from ..peers.container import SwanContainer
 from ..peers.mplsec import Mplsec
 from ..peers.strongswan import Child, Connection
 from ..wire import (
+    AUTH,
     CHILDLESS_IKEV2_SUPPORTED,
     CREATE_CHILD_SA,
     IKE_AUTH,
@@ -50,6 +51,7 @@ from .case import (
 from .running import Running
 
 SUITE = "trixie"
+SHARED_KEY = 2
 PEER_CUSTOMER = SwanContainer.customer
 OUR_END, PEER_END = "10.255.0.1", SwanContainer.tunnel_end
 CLASS_TABLES = {
@@ -154,7 +156,7 @@ start = "{self.start}"
         """What both sides say at the end."""
         return now.facts()
 
-    def check_tunnel(self, evidence: Evidence) -> list[str]:
+    def check_tunnel(self, evidence: Evidence, next_header: int = 4) -> list[str]:
         """What these cases share: who began; nothing but UDP-encapsulated tunnel-mode ESP that opens."""
         seen = [
             check_initiator(evidence, self.role, self.ends),
@@ -163,7 +165,7 @@ start = "{self.start}"
         ]
         for packet in evidence.esp:
             require(packet.is_udp_encapsulated, f"not UDP-encapsulated: {packet}")
-            require(packet.next_header == 4, f"not tunnel mode: {packet}")
+            require(packet.next_header == next_header, f"not tunnel mode: {packet}")
         for child in evidence.children:
             require(not child.is_transport, "transport mode was agreed")
         return seen
@@ -203,6 +205,8 @@ accept = ["10.2.0.0/24"]
         seen = self.check_packets(evidence)
         made = [child.request.exchange for child in evidence.children if child.is_accepted]
         require(made == [self.first_exchange], f"children were made in the exchanges {made}")
+        proofs = {one.octets[4] for message in evidence.ike for one in message.payloads if one.type == AUTH}
+        require(proofs == {SHARED_KEY}, f"AUTH methods {sorted(proofs)}, not the pre-shared key's alone")
         return [*seen, *check_both_ways(evidence, OUR_CUSTOMER, PEER_CUSTOMER, self.ends)]
 
     def check_packets(self, evidence: Evidence) -> list[str]:

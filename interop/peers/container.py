@@ -33,7 +33,7 @@ class SwanContainer(Container):
     tunnel_end = "10.255.0.2"
 
     def __init__(self, daemon: ContainerDaemon, network: Network, *, folder: Path, suite: str) -> None:
-        self._network = network
+        self.network = network
         super().__init__(
             daemon,
             f"{network.prefix}swan-{suite}",
@@ -78,8 +78,7 @@ class SwanContainer(Container):
         arguments = f"ping {self.tunnel_end} {peer} {self.customer} {label} {target} {count}"
         return received(self.sh(f"python3 /share/{HOST_SCRIPT.name} {arguments}", timeout_s=count * 3 + 5))
 
-    def ping(self, address: str, *, count: int = 3) -> int:
-        """Ping from the customer; how many answers came."""
-        return received(
-            self.sh(f"ping -c {count} -i 0.2 -W 2 -I {self.customer} {address}", check=False, timeout_s=20)
-        )
+    def ping(self, address: str, *, count: int = 3, source: str = "", more: str = "") -> int:
+        """Ping from the customer; how many answers came. `more`: further options of ping."""
+        options = f"{more} -c {count} -i 0.2 -W 2 -I {source or self.customer}"
+        return received(self.sh(f"ping {options} {address}", check=False, timeout_s=20))
