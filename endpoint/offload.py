@@ -38,6 +38,7 @@ _FIN, _PSH, _ACK, _ECE = 0x01, 0x08, 0x10, 0x40
 _FLAGS: Final = (_ACK, _ACK | _ECE)
 """Those of all segments of a run; the last may have PSH and FIN as well."""
 _DF: Final = 0x4000
+_FOLDS: Final = tuple((bits, (1 << bits) - 1) for bits in (5760, 2880, 1440))
 
 
 class _Head(NamedTuple):
@@ -138,8 +139,8 @@ def _sum(octets: bytes) -> int:
     """A number that is the sum of the 16-bit words modulo 65535."""
     number = int.from_bytes(octets if len(octets) % 2 == 0 else octets + b"\0", "big")
     # 2**16 is 1 modulo 65535. The remainder is what takes long, so the number is folded before.
-    for bits in (5760, 2880, 1440, 720):
-        number = (number >> bits) + (number & (1 << bits) - 1)
+    for bits, mask in _FOLDS:
+        number = (number >> bits) + (number & mask)
     return number
 
 

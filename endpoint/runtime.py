@@ -25,6 +25,8 @@ from ike.numbers import TransformType
 
 __all__ = ["Runtime", "now"]
 
+ARM_DELAY_S = 0.01
+
 
 def now() -> float:
     """Seconds on CLOCK_BOOTTIME: it goes on while the machine sleeps, and nobody sets it."""
@@ -40,6 +42,7 @@ class Runtime:
         self.node: Node
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._arming: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
 
@@ -79,8 +82,9 @@ class Runtime:
 
     async def close(self) -> None:
         """Close the sockets; what is established stays so at the peers until they notice, see `shut_down`."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._arming):
+            if timer is not None:
+                timer.cancel()
         await self.sockets.close()
 
     async def shut_down(self, patience_s: float = 2.0) -> None:
@@ -109,7 +113,7 @@ class Runtime:
 
     def receive_esp(self, packets: Sequence[EspArrival]) -> None:
         self.node.receive_esp(packets, now())
-        self.arm()
+        self._arm_soon()
 
     def receive_cleartext(self, protocol: int, payload: bytes) -> None:
         self.node.receive_cleartext(protocol, payload)
@@ -117,7 +121,7 @@ class Runtime:
     def receive_packets(self, attachment: str, packets: Sequence[bytes]) -> None:
         """IP packets from a customer, with labels where the attachment is labelled."""
         self.node.receive_packets(attachment, packets, now())
-        self.arm()
+        self._arm_soon()
 
     def set_local_addresses(self, addresses: Sequence[str]) -> None:
         """These of our addresses can be used now."""
@@ -128,6 +132,9 @@ class Runtime:
 
     def arm(self) -> None:
         """Set the one timer to the node's next deadline; called after whatever may have moved it."""
+        if self._arming is not None:
+            self._arming.cancel()
+            self._arming = None
         self._changed.set()
         deadline = self.node.next_deadline()
         if self._timer is not None:
@@ -138,6 +145,11 @@ class Runtime:
         if deadline is not None:
             self._timer_at = deadline.at
             self._timer = self._loop.call_later(max(0.0, deadline.at - now()), self._on_timer)
+
+    def _arm_soon(self) -> None:
+        """After packets, which come many times a second and seldom move the deadline."""
+        if self._arming is None:
+            self._arming = self._loop.call_later(ARM_DELAY_S, self.arm)
 
     def _on_timer(self) -> None:
         self._timer = None

@@ -31,7 +31,8 @@ __all__ = ["OnPackets", "Tun", "TunDrop"]
 OnPackets: TypeAlias = Callable[[list[bytes]], None]
 
 READS_PER_WAKE_UP = 64
-OCTETS_PER_WAKE_UP = 64 * 1024
+OCTETS_PER_WAKE_UP = 61_600
+"""As many packets, of 1400 or 8900 octets, as one send can carry with what ESP and MPLS add (see `udp.runs`)."""
 NAME_OCTETS = 15
 
 # linux/if_tun.h

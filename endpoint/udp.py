@@ -38,7 +38,7 @@ from endpoint.sockets import (
     set_dont_fragment,
     traffic_class,
 )
-from esp.demux import KEEPALIVE, NON_ESP_MARKER, Kind, classify, strip_marker
+from esp.demux import KEEPALIVE, NON_ESP_MARKER, Kind, are_esp, classify, strip_marker
 
 __all__ = ["IkeSocket", "NatSocket", "OnDatagram", "OnEsp", "runs"]
 
@@ -46,8 +46,9 @@ T = TypeVar("T")
 
 OnDatagram: TypeAlias = Callable[[bytes, Address, Address], None]
 """(IKE message, local, peer)"""
-OnEsp: TypeAlias = Callable[[list[tuple[list[bytes], Address]]], None]
-"""A batch of (ESP packets in a row, peer they came from), in the order of arrival."""
+EspBatch: TypeAlias = list[tuple[list[bytes], Address]]
+"""(ESP packets in a row, peer they came from), in the order of arrival."""
+OnEsp: TypeAlias = Callable[[EspBatch], None]
 
 QUEUE_DATAGRAMS = 256
 SEND_QUEUE_OCTETS = 256 * 1024
@@ -223,7 +224,7 @@ class NatSocket:
         return True
 
     def _on_readable(self) -> None:
-        batch: list[tuple[list[bytes], Address]] = []
+        batch: EspBatch = []
         octets = 0
         for _ in range(RECEIVES_PER_WAKE_UP):
             try:
@@ -235,31 +236,34 @@ class NatSocket:
                 break
             peer: Address = source[:2]
             size = _segment_size(control) or max(len(data), 1)
-            row: list[bytes] = []
-            for start in range(0, max(len(data), 1), size):
-                datagram = data[start : start + size]
-                kind = classify(datagram)
-                if kind is Kind.ESP:
-                    row.append(datagram)
-                elif kind is Kind.IKE:
-                    # Order is kept: a Delete must not overtake the packets that were sent before it.
-                    self._deliver(batch, row, peer)
-                    batch, row = [], []
-                    self._on_ike(strip_marker(datagram), self.local, peer)
-                elif kind is Kind.KEEPALIVE:
-                    self.keepalives += 1
-                else:
-                    self.drops[SocketDrop.SHORT] += 1
-            if row:
-                batch.append((row, peer))
+            datagrams = [data[start : start + size] for start in range(0, max(len(data), 1), size)]
+            if are_esp(datagrams):
+                batch.append((datagrams, peer))
+            else:
+                batch = self._receive_mixed(datagrams, peer, batch)
             octets += len(data)
             if octets >= OCTETS_PER_WAKE_UP:
                 break
-        self._deliver(batch, [], ("", 0))
+        self._deliver(batch)
 
-    def _deliver(self, batch: list[tuple[list[bytes], Address]], row: list[bytes], peer: Address) -> None:
-        if row:
-            batch.append((row, peer))
+    def _receive_mixed(self, datagrams: list[bytes], peer: Address, batch: EspBatch) -> EspBatch:
+        """One by one, after `batch`; returns what is still to be delivered."""
+        for datagram in datagrams:
+            kind = classify(datagram)
+            if kind is Kind.ESP:
+                batch.append(([datagram], peer))
+            elif kind is Kind.IKE:
+                # Order is kept: a Delete must not overtake the packets that were sent before it.
+                self._deliver(batch)
+                batch = []
+                self._on_ike(strip_marker(datagram), self.local, peer)
+            elif kind is Kind.KEEPALIVE:
+                self.keepalives += 1
+            else:
+                self.drops[SocketDrop.SHORT] += 1
+        return batch
+
+    def _deliver(self, batch: EspBatch) -> None:
         if batch:
             self._on_esp(batch)
 
@@ -269,7 +273,10 @@ def runs(packets: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     start = 0
     while start < len(packets):
         size = octets = len(packets[start])
+        alike = packets[start : start + min(SEGMENTS_PER_SEND, OCTETS_PER_SEND // max(size, 1))]
         end = start + 1
+        if len(set(map(len, alike))) == 1:
+            end, octets = start + len(alike), size * len(alike)
         while (
             end < len(packets)
             and end - start < SEGMENTS_PER_SEND

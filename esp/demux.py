@@ -3,9 +3,10 @@
 Must not know what is inside.
 """
 
+from collections.abc import Sequence
 from enum import Enum
 
-__all__ = ["KEEPALIVE", "NON_ESP_MARKER", "Kind", "classify", "strip_marker"]
+__all__ = ["KEEPALIVE", "NON_ESP_MARKER", "Kind", "are_esp", "classify", "strip_marker"]
 
 NON_ESP_MARKER = bytes(4)
 """Stands before an IKE message, where ESP would have its SPI."""
@@ -28,6 +29,12 @@ def classify(datagram: bytes) -> Kind:
     if len(datagram) < len(NON_ESP_MARKER):
         return Kind.KEEPALIVE if datagram == KEEPALIVE else Kind.SHORT
     return Kind.IKE if datagram.startswith(NON_ESP_MARKER) else Kind.ESP
+
+
+def are_esp(datagrams: Sequence[bytes]) -> bool:
+    """Whether all of them, at least one, are `Kind.ESP`."""
+    fronts = [datagram[: len(NON_ESP_MARKER)] for datagram in datagrams]
+    return NON_ESP_MARKER not in fronts and min(map(len, fronts)) == len(NON_ESP_MARKER)
 
 
 def strip_marker(datagram: bytes) -> bytes:
