@@ -9,6 +9,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes is the machine's affair; nothing here is a claim about time.
+settings.register_profile("mplsec", deadline=None)
+settings.load_profile("mplsec")
 
 
 def _missing_for_root() -> str | None:
