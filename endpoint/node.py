@@ -83,6 +83,7 @@ class Observers:
     trace: Callable[[TraceRecord], None] | None = None
     ike_keys: Callable[[IkeKeyLogEntry], None] | None = None
     child: Callable[[Child], None] | None = None
+    """When it is installed, and when it has moved to another path."""
     route: Callable[[str, Prefix, bool], None] | None = None
     """(VRF, prefix, whether it is there): what peers serve, for the attachments' routing tables."""
     address: Callable[[str, Interface, bool], None] | None = None
@@ -640,6 +641,8 @@ class Node:
             child = self.children.get(sa.spi_in)
             if child is not None:
                 child.move(sa)
+                if self._observers.child is not None:
+                    self._observers.child(child)
 
     # --- labels
 
