@@ -122,6 +122,8 @@ class NodePair:
         self.nat = nat
         self.keepalives: Counter[int] = Counter()
         self.absent: set[str] = set()
+        self.told: list[tuple[int, Path]] = []
+        """What key logs are told: of every child that is installed or has moved, its end and path."""
         self.lose: Callable[[int, bytes], bool] = lambda sender, octets: False
         self.wire: list[tuple[int, bytes]] = []
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -153,6 +155,7 @@ class NodePair:
             state=state,
             observers=Observers(
                 event=events.append,
+                child=lambda child: self.told.append((number, child.path)),
                 address=lambda attachment, address, is_there: hosts[attachment].change_address(
                     "add" if is_there else "del", address
                 ),

@@ -161,6 +161,16 @@ def test_mobike_in_transport_mode_is_refused() -> None:
         parse_config(text, "pe1.toml", secrets={"psk": b"a secret of the test"})
 
 
+def test_key_logs_are_told_where_the_children_are_now() -> None:
+    """Wireshark looks keys up by SPI and addresses."""
+    nodes = up()
+    nodes.told.clear()
+    lose(nodes, 1, FIRST[0])
+    nodes.run()
+    told = {(number, path.local[0], path.peer[0]) for number, path in nodes.told}
+    assert told == {(1, SECOND[0], FIRST[1]), (2, FIRST[1], SECOND[0])}
+
+
 @pytest.mark.parametrize("source", [FIRST[0], SECOND[0]])
 def test_esp_from_another_address_than_agreed_is_taken_but_proves_no_path(
     source: str, monkeypatch: pytest.MonkeyPatch
