@@ -52,7 +52,8 @@ class RekeyIkeSa(Exchange):
             return None
         self._spi, self._nonce = sa.host.new_ike_spi(), sa.host.nonce()
         self._offered = number_proposals(connection.ike_proposals, self._spi)
-        group = self._tried[-1] if self._tried else _group_in_use(sa) or ke_groups(self._offered)[0]
+        groups, in_use = ke_groups(self._offered), _group_in_use(sa)
+        group = self._tried[-1] if self._tried else in_use if in_use in groups else groups[0]
         self._key_exchange = KeyExchange(group)
         ke = KePayload(group, self._key_exchange.generate(sa.host.entropy))
         return (SaPayload(self._offered), NoncePayload(self._nonce), ke)
@@ -69,7 +70,7 @@ class RekeyIkeSa(Exchange):
         if error.notify_type == NotifyType.INVALID_KE_PAYLOAD and ours:
             tried = self._tried or (ours.group,)
             group = group_asked_for(error, ke_groups(self._offered), tried)
-            if group is not None:
+            if group is not None and sa.peer_successor is None:  # else the peer's rekey serves
                 return Outcome(start=(RekeyIkeSa((*tried, group)),), rekey_failed=True)
         if error.notify_type == NotifyType.TEMPORARY_FAILURE and sa.peer_successor is None:
             return Outcome(retry=Retry(RekeyIkeSa(self._tried)))
@@ -138,5 +139,6 @@ def _successor(
 
 
 def _group_in_use(sa: IkeSa) -> int | None:
+    """What worked before; the connection that the peer's identity has chosen may not have it."""
     groups = ke_groups((sa.keyed.proposal,))
     return groups[0] if groups else None

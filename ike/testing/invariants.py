@@ -65,12 +65,14 @@ class Lineage:
 class Invariants:
     """Watches a pair from now on. Commands go through it, so that it knows what was wanted.
 
-    `window`: the most requests that either end may have in flight (RFC 7296 2.3).
+    `window`: the most requests that either end may have in flight (RFC 7296 2.3). `joins_late`: the pair has talked
+    already; then hand in the events so far by `on_event`.
     """
 
-    def __init__(self, pair: Pair, *, window: int = 1) -> None:
+    def __init__(self, pair: Pair, *, window: int = 1, joins_late: bool = False) -> None:
         self.pair = pair
         self.window = window
+        self._first_ids = range(2**32) if joins_late else range(2)
         self.owners = {side.name: Owner(side.name, pair.clock) for side in (pair.left, pair.right)}
         self.early = 0
         """Moments at which an end would have sent on a new child whose grant was still on its way."""
@@ -180,7 +182,7 @@ class Invariants:
             require(same or is_fragment, f"{where} is repeated in other octets")
             sent.in_flight[number].add(datagram.data)
         else:
-            expected = (0, 1) if sent.next_id is None else (sent.next_id,)
+            expected = self._first_ids if sent.next_id is None else (sent.next_id,)
             require(number in expected, f"{where}: {expected[0]} is next")
             require(
                 len(sent.in_flight) < self.window, f"{where}: {len(sent.in_flight)} are in flight already"
