@@ -26,10 +26,10 @@ interop: $(VENV)/.dev
 interop-stability: $(VENV)/.dev
 	@$(BIN)/python -m interop.stability $(if $(ONLY),--only '$(ONLY)')
 
-# As root; figures of one machine and one run: quote the ratios.
+# As root; figures of one machine and one run: quote the ratios. BENCH=--quick: short, and less sure.
 bench: $(VENV)/.dev
 	@$(BIN)/python -m tests.benchmarks.bench_esp
-	@$(BIN)/python -m tests.benchmarks.bench_dataplane
+	@$(BIN)/python -m tests.benchmarks.bench_dataplane $(BENCH)
 
 # Long runs, up to half an hour each (tests/soak/__init__.py says how to add one).
 soak: $(VENV)/.dev

@@ -238,7 +238,11 @@ class NatSocket:
             size = _segment_size(control) or max(len(data), 1)
             datagrams = [data[start : start + size] for start in range(0, max(len(data), 1), size)]
             if are_esp(datagrams):
-                batch.append((datagrams, peer))
+                # Where the path does not join them they come singly, and are a row all the same.
+                if batch and batch[-1][1] == peer:
+                    batch[-1][0].extend(datagrams)
+                else:
+                    batch.append((datagrams, peer))
             else:
                 batch = self._receive_mixed(datagrams, peer, batch)
             octets += len(data)

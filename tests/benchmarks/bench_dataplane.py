@@ -1,34 +1,37 @@
-"""TCP through two `mplsec run` in namespaces over veth: Gbit per CPU-second of both ends, beside strongSwan's.
+"""TCP, paced UDP and ping through two `mplsec run` and through other VPNs, in namespaces over veth, in one run.
 
-    python -m tests.benchmarks.bench_dataplane          as root; installs iperf3
+    python -m tests.benchmarks.bench_dataplane [--quick]          as root; builds what it needs from Debian's packages
 
-Must not know: how either end works. The CPU time is that of the two VPN processes, from /proc, in the kernel
-and outside it; iperf3's own is not in it. Ours carries MPLS-in-IP in ESP in UDP, with GSO kept on the path.
+Must not know: how either end works. The figure is Gbit per CPU-second of both ends, the worse direction of the two:
+the CPU time is that of the two VPN processes, from /proc, in the kernel and outside it; iperf3's own is not in it.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from statistics import median
 
 from endpoint.control import ControlError, call
-from interop.processes import run
-from tests.benchmarks.libipsec import LibIpsec, NotHere
-from tests.benchmarks.results import Result, interleave, print_table, write
-from tests.endpoint.namespaces import Namespaces, wait_until
+from tests.benchmarks.libipsec import LibIpsec
+from tests.benchmarks.others import OpenVpn, WireguardGo
+from tests.benchmarks.results import ROUNDS, Result, interleave, print_table, write
+from tests.benchmarks.tunnels import LARGEST_MTU, WIRE_MTU, NotHere, Tunnel, install, wire
+from tests.endpoint.namespaces import Namespaces, ip, wait_until
 
-SECONDS = 3
-MTU = 1400
+TOOLS = {"iperf3": "iperf3", "ethtool": "ethtool", "ping": "iputils-ping", "debootstrap": "debootstrap"}
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+PACE = "100M"
+PINGS = 100
 CONFIG = """
 [endpoint]
 identity   = "pe{own}.example"
@@ -50,6 +53,7 @@ ike       = ["aes256gcm16-prfsha384-x25519"]
 esp       = ["aes256gcm16"]
 udp       = "always"
 start     = "boot"
+link_mtu  = {link_mtu}
 
   [[peer.vrf]]
   name    = "red"
@@ -57,18 +61,27 @@ start     = "boot"
 """
 
 
-class Tunnel(Protocol):
-    """Two VPN processes; 10.1.0.1 is reached from the second end's namespace, 10.2.0.1 from the first's."""
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What goes through a tunnel, and how. Without GSO the path takes every packet apart (veth, ethtool)."""
 
-    @property
-    def namespaces(self) -> tuple[str, str]: ...
-    @property
-    def processes(self) -> tuple[int, int]: ...
+    name: str
+    mtu: int = 1400
+    has_gso: bool = True
+    options: tuple[str, ...] = ()
+
+
+SCENARIOS = (
+    Scenario("esp_tcp_1400"),
+    Scenario("esp_tcp_8900", mtu=LARGEST_MTU),
+    Scenario("esp_tcp_1400_nogso", has_gso=False),
+    Scenario("esp_udp_1400", options=("--udp", "--bitrate", PACE, "--length", "1300")),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """One TCP stream: bits a second, and the CPU seconds that sending and receiving end took for it."""
+    """One stream: bits that arrived, and the CPU seconds that sending and receiving end took for it."""
 
     bits: float
     seconds: float
@@ -79,27 +92,38 @@ class Flow:
     def gbit_per_cpu_s(self) -> float:
         return self.bits / (self.send_s + self.receive_s) / 1e9
 
+    @property
+    def mbit_s(self) -> float:
+        return self.bits / self.seconds / 1e6
+
     def __str__(self) -> str:
         return (
-            f"{self.bits / self.seconds / 1e6:6.0f} Mbit/s, Gbit per CPU-second: "
+            f"{self.mbit_s:6.0f} Mbit/s, Gbit per CPU-second: "
             f"{self.bits / self.send_s / 1e9:.2f} sending, {self.bits / self.receive_s / 1e9:.2f} receiving, "
             f"{self.gbit_per_cpu_s:.3f} both ends"
         )
 
 
 class Ours:
-    """Two `mplsec run`."""
+    """Two `mplsec run`: MPLS-in-IP in ESP in UDP."""
+
+    has_jumbo = True
+    version = ""
 
     def __init__(self, spaces: Namespaces, folder: Path) -> None:
         self._running: list[subprocess.Popen[bytes]] = []
         self.namespaces = (spaces.add("red1"), spaces.add("red2"))
-        fronts = (spaces.add("front1"), spaces.add("front2"))
-        spaces.join("front1", "192.0.2.1/24", "front2", "192.0.2.2/24")
-        self._controls = [self._start(n, fronts[n - 1], folder / f"pe{n}") for n in (1, 2)]
+        self.fronts = (spaces.add("front1"), spaces.add("front2"))
+        wire(spaces, "front1", "front2")
+        self._controls = [self._start(n, self.fronts[n - 1], folder / f"pe{n}") for n in (1, 2)]
 
     @property
     def processes(self) -> tuple[int, int]:
         return self._running[0].pid, self._running[1].pid
+
+    def set_mtu(self, mtu: int) -> None:
+        for netns in self.namespaces:
+            ip("-n", netns, "link", "set", "red0", "mtu", str(mtu))
 
     def _start(self, number: int, front: str, folder: Path) -> Path:
         folder.mkdir()
@@ -110,7 +134,7 @@ class Ours:
         secret.chmod(0o600)
         own = {"own": number, "other": 3 - number, "front": front, "red": self.namespaces[number - 1]}
         config, control = folder / "pe.toml", folder / "control.sock"
-        config.write_text(CONFIG.format(**own, folder=folder, mtu=MTU))
+        config.write_text(CONFIG.format(**own, folder=folder, mtu=LARGEST_MTU, link_mtu=WIRE_MTU))
         command = [sys.executable, "-m", "endpoint", "run", str(config), "--control", str(control)]
         with (folder / "log").open("wb") as log:
             self._running.append(subprocess.Popen(command, stdout=log, stderr=log))
@@ -139,8 +163,8 @@ def cpu_s(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
-def stream(tunnel: Tunnel, sender: int) -> Flow:
-    """One TCP stream for SECONDS from end `sender` (0 or 1) to the other."""
+def stream(tunnel: Tunnel, sender: int, seconds: float = 3, options: tuple[str, ...] = ()) -> Flow:
+    """One stream from end `sender` (0 or 1) to the other."""
     here, there = tunnel.namespaces[sender], tunnel.namespaces[1 - sender]
     source, target = f"10.{sender + 1}.0.1", f"10.{2 - sender}.0.1"
     server = subprocess.Popen(
@@ -152,9 +176,9 @@ def stream(tunnel: Tunnel, sender: int) -> Flow:
         if server.stdout is None or not server.stdout.readline():
             raise SystemExit("iperf3 does not start")
         before = cpu_s(tunnel.processes[sender]), cpu_s(tunnel.processes[1 - sender])
-        command = ["iperf3", "--client", target, "--bind", source, "--time", str(SECONDS), "--json"]
+        command = ["iperf3", "--client", target, "--bind", source, "--time", str(seconds), "--json", *options]
         done = subprocess.run(
-            ["ip", "netns", "exec", here, *command], capture_output=True, timeout=SECONDS + 20
+            ["ip", "netns", "exec", here, *command], capture_output=True, timeout=seconds + 20
         )
         after = cpu_s(tunnel.processes[sender]), cpu_s(tunnel.processes[1 - sender])
         report = json.loads(done.stdout)
@@ -163,8 +187,30 @@ def stream(tunnel: Tunnel, sender: int) -> Flow:
     finally:
         server.kill()
         server.wait()
-    total = report["end"]["sum_received"]
-    return Flow(8 * total["bytes"], total["seconds"], after[0] - before[0], after[1] - before[1])
+    end = report["end"]
+    if "--udp" in options:
+        octets = end["sum"]["bytes"] * (1 - end["sum"]["lost_percent"] / 100)
+        took = end["sum"]["seconds"]
+    else:
+        octets, took = end["sum_received"]["bytes"], end["sum_received"]["seconds"]
+    # One tick more than was counted at least: a figure is never better than the clock is fine.
+    spent = [max(after[n] - before[n], 1 / TICKS_PER_S) for n in (0, 1)]
+    return Flow(8 * octets, took, *spent)
+
+
+def ping_us(netns: str, source: str, target: str) -> float:
+    """The median time there and back, in microseconds."""
+    command = ["ping", "-n", "-c", str(PINGS), "-i", "0.01", "-I", source, target]
+    done = subprocess.run(
+        ["ip", "netns", "exec", netns, *command], capture_output=True, text=True, timeout=30
+    )
+    return 1000 * median(float(found) for found in re.findall(r"time=([\d.]+) ms", done.stdout))
+
+
+def added_us(tunnel: Tunnel) -> float:
+    """What the tunnel adds to a ping over the wire."""
+    over_wire = ping_us(tunnel.fronts[0], "192.0.2.1", "192.0.2.2")
+    return ping_us(tunnel.namespaces[0], "10.1.0.1", "10.2.0.1") - over_wire
 
 
 @contextlib.contextmanager
@@ -181,37 +227,108 @@ def ours(folder: Path) -> Iterator[Ours]:
         spaces.remove()
 
 
+class Bench:
+    """The tunnels that there are, what was measured, and how each is set up at the moment."""
+
+    def __init__(self, tunnels: dict[str, Tunnel], seconds: float) -> None:
+        self.tunnels = tunnels
+        self.flows: dict[tuple[str, str, int], list[Flow]] = {}
+        self._seconds = seconds
+        self._set_up: dict[str, tuple[int, bool]] = {}
+
+    def measure(self, scenario: Scenario, who: str, sender: int) -> float:
+        tunnel = self.tunnels[who]
+        wanted = scenario.mtu, scenario.has_gso
+        if self._set_up.get(who) != wanted:
+            self._set_up[who] = wanted
+            tunnel.set_mtu(scenario.mtu)
+            for front in tunnel.fronts:
+                switch = "on" if scenario.has_gso else "off"
+                ip("netns", "exec", front, "ethtool", "-K", "wire", "tx-udp-segmentation", switch)
+        flow = stream(tunnel, sender, self._seconds, scenario.options)
+        self.flows.setdefault((scenario.name, who, sender), []).append(flow)
+        print(f"{scenario.name:19} {who:21} {sender + 1} to {2 - sender}: {flow}", flush=True)
+        return flow.gbit_per_cpu_s
+
+    def results(self, rounds: int, scenarios: tuple[Scenario, ...] = SCENARIOS) -> list[Result]:
+        variants = {
+            f"{scenario.name} {who} {sender}": (
+                lambda scenario=scenario, who=who, sender=sender: self.measure(scenario, who, sender)
+            )
+            for scenario in scenarios
+            for sender in (0, 1)
+            for who in self.tunnels
+        }
+        medians = interleave(variants, rounds)
+        results = []
+        for scenario in scenarios:
+            name = scenario.name
+            worse = {who: min(medians[f"{name} {who} {n}"] for n in (0, 1)) for who in self.tunnels}
+            results.append(Result(name, UNIT, round(worse["mplsec"], 3), None, None, None))
+            for who in list(self.tunnels)[1:]:
+                is_small = scenario.mtu > 1400 and not self.tunnels[who].has_jumbo
+                peer_name = self.peer_name(who) + (", its device has 1400" if is_small else "")
+                results.append(Result.gain(f"{name}_vs_{who}", UNIT, worse["mplsec"], worse[who], peer_name))
+        return results
+
+    def peer_name(self, who: str) -> str:
+        return f"{NAMES.get(who, who)} {self.tunnels[who].version}".strip()
+
+    def latency(self, rounds: int) -> list[Result]:
+        variants = {who: lambda who=who: added_us(self.tunnels[who]) for who in self.tunnels}
+        medians = interleave(variants, rounds)
+        return [
+            Result.cost(
+                f"esp_ping_added_vs_{who}", "us added to a ping", medians["mplsec"], us, self.peer_name(who)
+            )
+            for who, us in medians.items()
+            if who != "mplsec"
+        ]
+
+    def print_speeds(self) -> None:
+        print("\nMbit/s, the median of the worse direction")
+        for name in dict.fromkeys(name for name, _, _ in self.flows):
+            speeds = {
+                who: min(median(flow.mbit_s for flow in self.flows[name, who, n][1:]) for n in (0, 1))
+                for who in self.tunnels
+            }
+            print(f"{name:19} " + ", ".join(f"{who} {speed:.0f}" for who, speed in speeds.items()))
+
+
+UNIT = "Gbit per CPU-second"
+NAMES = {
+    "libipsec": "strongSwan kernel-libipsec",
+    "wireguard_go": "wireguard-go",
+    "wireguard_go_stable": "wireguard-go",
+    "openvpn": "OpenVPN",
+}
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="one second each, a median of three")
+    quick = parser.parse_args().quick
     if os.geteuid() != 0:
         raise SystemExit("bench_dataplane needs root")
-    if shutil.which("iperf3") is None:
-        run(["apt-get", "install", "-y", "--no-install-recommends", "iperf3"], timeout_s=300)
+    install(TOOLS)
     with tempfile.TemporaryDirectory(prefix="mplsec-bench-") as name, contextlib.ExitStack() as stack:
-        tunnels: dict[str, Tunnel] = {"mplsec": stack.enter_context(ours(Path(name)))}
-        try:
-            tunnels["libipsec"] = stack.enter_context(LibIpsec(Path(name)))
-        except NotHere as reason:
-            print(f"without strongSwan: {reason}")
-
-        def measure(who: str, sender: int) -> float:
-            flow = stream(tunnels[who], sender)
-            print(f"{who:9} {sender + 1} to {2 - sender}: {flow}", flush=True)
-            return flow.gbit_per_cpu_s
-
-        medians = interleave(
-            {
-                f"{who} {sender}": lambda who=who, sender=sender: measure(who, sender)  # type: ignore[misc]
-                for sender in (0, 1)
-                for who in tunnels
-            }
-        )
-    worse = {who: min(medians[f"{who} 0"], medians[f"{who} 1"]) for who in tunnels}
-    unit = "Gbit per CPU-second"
-    if "libipsec" in worse:
-        name = "strongSwan kernel-libipsec"
-        results = [Result.gain("esp_tcp_1400_vs_libipsec", unit, worse["mplsec"], worse["libipsec"], name)]
-    else:
-        results = [Result("esp_tcp_1400", unit, round(worse["mplsec"], 3), None, None, None)]
+        folder = Path(name)
+        tunnels: dict[str, Tunnel] = {"mplsec": stack.enter_context(ours(folder))}
+        others: dict[str, contextlib.AbstractContextManager[Tunnel]] = {
+            "libipsec": LibIpsec(folder),
+            "wireguard_go": WireguardGo(folder, newest=True),
+            "wireguard_go_stable": WireguardGo(folder, newest=False),
+            "openvpn": OpenVpn(folder),
+        }
+        for who, other in others.items():
+            try:
+                tunnels[who] = stack.enter_context(other)
+            except NotHere as reason:
+                print(f"without {NAMES[who]}: {reason}", flush=True)
+        bench = Bench(tunnels, 1 if quick else 3)
+        rounds = 3 if quick else ROUNDS
+        results = bench.latency(rounds) + bench.results(rounds)
+        bench.print_speeds()
     print_table(results)
     write(results)
 

@@ -14,9 +14,10 @@ from interop.packages import strongswan_root
 from interop.peers.container import PLUGINS
 from interop.peers.strongswan import Child, Connection, StrongSwan
 from interop.processes import LabError
+from tests.benchmarks.tunnels import NotHere, wire
 from tests.endpoint.namespaces import Namespaces, ip, wait_until
 
-__all__ = ["LibIpsec", "NotHere"]
+__all__ = ["LibIpsec"]
 
 SUITES = ("trixie", "bookworm")
 START = """
@@ -30,10 +31,6 @@ mount --rbind /dev {root}/merged/dev
 mount -t proc proc {root}/merged/proc
 exec chroot {root}/merged sleep infinity
 """
-
-
-class NotHere(Exception):  # noqa: N818 - a state of the machine, not an error
-    """This machine has no strongSwan to compare with; the message says why."""
 
 
 class _Machine:
@@ -88,6 +85,8 @@ class _Machine:
 class LibIpsec:
     """A context manager; NotHere where the lab has no strongSwan, or it does not come up."""
 
+    has_jumbo = False
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._spaces = Namespaces()
@@ -95,6 +94,13 @@ class LibIpsec:
         self.namespaces = ("", "")
         self.processes = (0, 0)
         self.version = ""
+
+    @property
+    def fronts(self) -> tuple[str, str]:
+        return self.namespaces
+
+    def set_mtu(self, mtu: int) -> None:
+        """Its device has 1400, whatever is wanted."""
 
     def __enter__(self) -> LibIpsec:
         roots = [root.path for root in map(strongswan_root, SUITES) if root.path.is_dir()]
@@ -117,7 +123,7 @@ class LibIpsec:
 
     def _start(self, lower: Path) -> None:
         self.namespaces = (self._spaces.add("swan1"), self._spaces.add("swan2"))
-        self._spaces.join("swan1", "192.0.2.1/24", "swan2", "192.0.2.2/24")
+        wire(self._spaces, "swan1", "swan2")
         ends = []
         for number, netns in enumerate(self.namespaces, 1):
             ip("-n", netns, "address", "add", f"10.{number}.0.1/24", "dev", "lo")
