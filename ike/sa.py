@@ -486,7 +486,7 @@ class IkeSa:
         """
         for old in self.host.note_over(self):
             old.forget(now)
-        if last_words and self.is_keyed:
+        if last_words and self.is_keyed and self.state is not IkeSaState.DELETING:
             self.become(IkeSaState.DELETING)
             self._last_words = last_words
             self._say_last_words(now)

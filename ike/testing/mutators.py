@@ -115,6 +115,37 @@ def corrupt_payload_length(message: Message, entropy: ScriptedEntropy) -> Sealed
     return SealedBody(first_type, octets[:at] + wrong.to_bytes(2, "big") + octets[at + 2 :])
 
 
+def splice(octets: bytes, other: bytes, entropy: ScriptedEntropy) -> bytes:
+    """The beginning of one and the end of the other, cut anywhere."""
+    return octets[: entropy.below(len(octets) + 1)] + other[entropy.below(len(other) + 1) :]
+
+
+def mutate_inside(message: Message, entropy: ScriptedEntropy) -> SealedBody:
+    """What a message says, broken, and ready to be sealed by whoever has the keys: it reaches the meaning.
+
+    One time in three payloads are removed, repeated or swapped and each is whole; one time in three a Payload Length
+    is wrong; else the octets are mutated, and the first payload's type now and then.
+    """
+    match entropy.below(3):
+        case 0:
+            changes = (remove_payload, duplicate_payload, swap_payloads)
+            for _ in range(1 + entropy.below(3)):
+                message = changes[entropy.below(3)](message, entropy)
+            return SealedBody(*encode_payloads(message.payloads))
+        case 1:
+            return corrupt_payload_length(message, entropy)
+    first_type, octets = encode_payloads(message.payloads)
+    if entropy.below(8) == 0:
+        first_type = 33 + entropy.below(24)
+    return SealedBody(first_type, mutate(octets, entropy))
+
+
+def mutate_body(octets: bytes, entropy: ScriptedEntropy) -> bytes:
+    """The body of one payload, mutated, with a generic header whose length is right: it reaches the body's parser."""
+    body = mutate(octets[4:], entropy)
+    return octets[:2] + (4 + len(body)).to_bytes(2, "big") + body
+
+
 def _payload_starts(octets: bytes) -> list[int]:
     starts: list[int] = []
     at = 0

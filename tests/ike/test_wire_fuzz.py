@@ -3,7 +3,6 @@
 import pytest
 
 from ike.errors import ParseError
-from ike.selectors import RawSelector, SelectorError, SelectorRegistry
 from ike.testing.entropy import ScriptedEntropy
 from ike.testing.mutators import (
     corrupt_payload_length,
@@ -13,34 +12,12 @@ from ike.testing.mutators import (
     swap_payloads,
 )
 from ike.wire.message import HEADER_OCTETS, Header, Message
-from ike.wire.payloads import (
-    MAX_PAYLOADS,
-    Payload,
-    TsiPayload,
-    TsrPayload,
-    encode_payloads,
-    parse_payloads,
-)
+from ike.wire.payloads import Payload, encode_payloads, parse_payloads
+from tests.ike.fuzz import use
 from tests.ike.wire_strategies import SAMPLE_MESSAGES, SAMPLE_PAYLOADS
 
 CASES_PER_PAYLOAD = 800
 CASES_PER_MESSAGE = 2000
-REGISTRY = SelectorRegistry()
-
-
-def use(payloads: tuple[Payload, ...]) -> None:
-    """Do with parsed payloads what a receiver does: print, interpret, and send them back."""
-    assert len(payloads) <= MAX_PAYLOADS
-    for payload in payloads:
-        repr(payload)
-        if isinstance(payload, TsiPayload | TsrPayload):
-            try:
-                REGISTRY.interpret(payload.selectors)
-            except SelectorError:
-                assert any(isinstance(s, RawSelector) for s in payload.selectors)
-    first_type, octets = encode_payloads(payloads)
-    if all(payload.payload_type not in (46, 53) for payload in payloads):
-        assert parse_payloads(first_type, octets) == payloads
 
 
 @pytest.mark.parametrize("payload", SAMPLE_PAYLOADS, ids=lambda p: type(p).__name__)
