@@ -243,6 +243,7 @@ class ChildTable:
         self.sad = InboundSad()
         self._by_spi: dict[bytes, Child] = {}
         self._senders: dict[tuple[str, Serves], list[Child]] = {}
+        self._closed: dict[bytes, Child] = {}
         self.label_sessions: dict[tuple[str, int], int] = {}
         """(peer, label) -> the session in which the peer has given it to us: it is good on that one's children."""
 
@@ -269,6 +270,7 @@ class ChildTable:
         self.stop_sending(child)
         self.sad.remove(child.sa.spi_in)
         self._by_spi.pop(child.sa.spi_in, None)
+        self._closed.pop(child.sa.spi_in, None)
 
     def sender(self, peer: str, vrf: str, label_class: int | str, label: int | None = None) -> Child | None:
         """The child to send on: of several that may, the one installed last of the label's session.
@@ -292,12 +294,17 @@ class ChildTable:
             if child.peer == peer and child.kind.name == name and child.retires_at is None
         ]
 
+    def close(self, child: Child, until: float) -> None:
+        """Keep it until then, to receive what is still under way."""
+        child.retires_at = until
+        self._closed[child.sa.spi_in] = child
+
     def retire(self, now: float) -> None:
         """Remove the closed children whose grace is over."""
-        for child in self:
+        for child in list(self._closed.values()):
             if child.retires_at is not None and child.retires_at <= now:
                 self.remove(child)
 
     def next_deadline(self) -> float | None:
-        times = [child.retires_at for child in self._by_spi.values() if child.retires_at is not None]
-        return min(times, default=None)
+        times = (child.retires_at for child in self._closed.values())
+        return min((at for at in times if at is not None), default=None)

@@ -618,7 +618,7 @@ class Node:
         )
         self.children.stop_sending(child)
         if event.reason in (CloseReason.REKEYED, CloseReason.REDUNDANT):
-            child.retires_at = now + RETIRE_S
+            self.children.close(child, now + RETIRE_S)
         else:
             self.children.remove(child)
         self._remember_up(child.peer)

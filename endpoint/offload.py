@@ -38,7 +38,7 @@ _FIN, _PSH, _ACK, _ECE = 0x01, 0x08, 0x10, 0x40
 _FLAGS: Final = (_ACK, _ACK | _ECE)
 """Those of all segments of a run; the last may have PSH and FIN as well."""
 _DF: Final = 0x4000
-_FOLDS: Final = tuple((bits, (1 << bits) - 1) for bits in (5760, 2880, 1440))
+_FOLDS: Final = tuple((bits, (1 << bits) - 1) for bits in (5760, 2880, 1440, 720))
 
 
 class _Head(NamedTuple):

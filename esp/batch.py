@@ -54,6 +54,8 @@ Outcome: TypeAlias = Row | DropReason
 _LOW_BITS = 0xFFFFFFFF
 _IV_OCTETS = 8
 _HEAD_OCTETS = HEADER_OCTETS + _IV_OCTETS
+_FEW = 2
+"""Fewer are done sooner one by one than a row of them is made ready."""
 _ROW_PACKETS = 64
 """So many headers are made at a time."""
 
@@ -69,7 +71,7 @@ def seal_batch(sa: OutboundSa, payloads: Sequence[bytes], next_header: int) -> l
     if not 0 <= next_header <= 255 or sa.transform.packet_octets(longest) > MAX_PACKET_OCTETS:
         raise EspError(f"{longest} octets of protocol {next_header} are no ESP payload")
     cipher, block_octets = sa.cipher, sa.transform.block_octets
-    if not isinstance(cipher, AeadCipher):
+    if not isinstance(cipher, AeadCipher) or len(payloads) < _FEW:
         return _protect_each(sa, payloads, next_header)
     left = _room(sa, payloads, longest)
     left_out, payloads, sizes = len(payloads) - left, payloads[:left], sizes[:left]
@@ -116,7 +118,7 @@ def open_batch(sa: InboundSa, packets: Sequence[bytes]) -> list[Outcome]:
     is_near_its_end = (
         sa.packets + count > sa.hard_packets or sa.octets + count * MAX_PACKET_OCTETS > sa.hard_octets
     )
-    if is_near_its_end or not isinstance(sa.cipher, AeadCipher):
+    if is_near_its_end or not isinstance(sa.cipher, AeadCipher) or count < _FEW:
         return [_outcome(unprotect(sa, packet)) for packet in packets]
     outcomes: list[Outcome] = []
     at = 0

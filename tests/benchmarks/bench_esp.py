@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from esp.batch import open_batch, seal_batch
-from esp.engine import protect, unprotect
+from esp.batch import open_batch, receive_batch, seal_batch
+from esp.engine import InboundSad, protect, unprotect
+from esp.errors import DropReason
 from esp.replay import ReplayWindow
-from esp.sa import InboundSa, OutboundSa
+from esp.sa import FIRST_SPI, InboundSa, OutboundSa
 from esp.transforms import transform_for
 from tests.benchmarks.results import Result, interleave, print_table, write
 
@@ -23,6 +24,7 @@ OCTETS = 1400
 BATCH = 46
 """As many packets as one GSO send carries."""
 BATCHES = 100
+MANY = 10_000
 MPLS_IN_IP = 137
 SPI = b"\xc0\0\0\1"
 
@@ -38,6 +40,35 @@ def ns_per_packet(work: Callable[[], None]) -> Callable[[], float]:
         return (time.process_time_ns() - start) / (BATCHES * BATCH)
 
     return measure
+
+
+def many_sas() -> Result:
+    """Traffic of two SAs, sealed and received, with these alone installed and with MANY."""
+    transform = transform_for(20, 256)
+    payloads = [os.urandom(OCTETS) for _ in range(BATCH)]
+
+    def with_sas(count: int) -> Callable[[], None]:
+        sad, senders = InboundSad(), {}
+        for number in range(FIRST_SPI, FIRST_SPI + count):
+            spi, keys = number.to_bytes(4, "big"), os.urandom(36)
+            sad.add(InboundSa(spi, transform, keys))
+            senders[spi] = OutboundSa(spi, transform, keys)
+        busy = [senders[spi] for spi in (min(senders), max(senders))]
+
+        def work() -> None:
+            for sender in busy:
+                for _, outcomes in receive_batch(sad, seal_batch(sender, payloads, MPLS_IN_IP)):
+                    if any(isinstance(one, DropReason) for one in outcomes):
+                        raise SystemExit(f"packets were dropped: {outcomes}")
+
+        return work
+
+    ns = interleave({str(count): ns_per_packet(with_sas(count)) for count in (2, MANY)})
+    both_sas = 2
+    unit = f"ns per packet of {OCTETS}"
+    return Result.cost(
+        f"esp_sas_{MANY}_vs_2", unit, ns[str(MANY)] / both_sas, ns["2"] / both_sas, "2 SAs installed"
+    )
 
 
 def main() -> None:
@@ -88,6 +119,7 @@ def main() -> None:
             "esp_open_1400_vs_reference", unit, ns["open_"], ns["open_reference"], "esp.engine.unprotect"
         ),
     ]
+    results.append(many_sas())
     print_table(results)
     print(
         f"the loops cost {ns['seal'] / ns['encrypt_alone']:.2f} and {ns['open_'] / ns['decrypt_alone']:.2f} "
