@@ -145,6 +145,7 @@ def _worst(peer: PeerConfig, granted: PeerVrfConfig, is_ipv6: bool, is_udp: bool
                 encapsulation=peer.encapsulation,
                 mode=Mode(peer.mode.value),
                 ipv6_inner=inner,
+                access_octets=peer.access_overhead,
             ),
         )
         for text, transform in _transforms(peer)

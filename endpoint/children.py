@@ -233,6 +233,7 @@ def _budget(
         block_octets=transform.block_octets,
         encapsulation=wrapping,
         mode=mode,
+        access_octets=plan.peer.access_overhead,
     )
 
 

@@ -26,6 +26,7 @@ from ike import Path
 from mpls.batch import Delivered, Forwarded, check_inbound_batch, forward_batch
 from mpls.drops import DropReason
 from mpls.encapsulation import is_cleartext_mpls
+from mpls.fit import clamp_mss, fit
 from mpls.forwarding import Bypassed, Delivery, Drop, Labelled, Outbound, Way, check_outbound
 from mpls.inside import stack_toward
 from mpls.label_space import LabelSpace
@@ -41,6 +42,8 @@ WAITING_PACKETS = 64
 WAITING_S = 10.0
 WAITING_QUEUES = 1024
 AUDITS_PER_S = 1.0
+LARGEST_PATH_OCTETS = 65_000
+"""Of a tunnel packet, before it is fragmented on its way."""
 REPLIES_PER_S = 100.0
 """ICMP errors into one VRF, and as many at once (RFC 4443 2.4 (f))."""
 
@@ -56,8 +59,13 @@ Deliver: TypeAlias = Callable[[str, list[bytes]], None]
 class Underlay(Protocol):
     """Where ESP leaves."""
 
-    def send_esp(self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int) -> None:
-        """Send ESP packets along `path`, in UDP or as protocol 50; `tos` is DSCP and ECN of the outer header."""
+    def send_esp(
+        self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int, may_fragment: bool = False
+    ) -> None:
+        """Send ESP packets along `path`, in UDP or as protocol 50; `tos` is DSCP and ECN of the outer header.
+
+        DF is set unless `may_fragment`.
+        """
 
 
 class Owner(Protocol):
@@ -220,36 +228,45 @@ class DataPlane:
         runs: _Runs,
         now: float,
     ) -> None:
-        """`labelled` is inside the child's map: add those of its bodies that fit to a run.
+        """`labelled` is inside the child's map: add those of its bodies that fit, or are made to fit, to a run.
 
         All bodies are of one flow, so what is right for the header of one is right for all.
         """
-        tunnel_mtu = child.budget.tunnel_mtu
-        if len(labelled.stack) + max(map(len, bodies)) > tunnel_mtu:
-            fitting = []
-            for body in bodies:
-                too_big = self._outbound.check_size(labelled._replace(body=body), tunnel_mtu)
-                if too_big is None:
-                    fitting.append(body)
-                    continue
-                child.drops[too_big.reason] += 1
-                self._drop_outbound(too_big, attachment, now)
-            bodies = fitting
-        if bodies and child.outbound_map is None:
+        fitting, stack_octets = child.plan.peer.fitting, len(labelled.stack)
+        room = child.budget.tunnel_mtu - stack_octets
+        if fitting.clamp_mss:
+            bodies = clamp_mss(bodies, room)
+        if child.outbound_map is None:
             outside = check_plain(child.policy, bodies[0])
             if outside is not None:
                 self._count(outside, child, len(bodies))
                 return
+        may_fragment = fitting.may_be_fragmented(bodies[0])
+        if may_fragment:
+            room = LARGEST_PATH_OCTETS - child.budget.path_mtu + room
+        if max(map(len, bodies)) > room:
+            bodies, too_big = fit(fitting, bodies, room)
+            for body in too_big:
+                drop = self._outbound.check_size(labelled._replace(body=body), room + stack_octets)
+                if drop is not None:
+                    child.drops[drop.reason] += 1
+                    self._drop_outbound(drop, attachment, now)
         if bodies:
             encapsulated = child.encapsulator.encapsulate_batch(labelled.stack, bodies, labelled.dscp)
-            runs.add(child, labelled.dscp << 2, *encapsulated)
+            runs.add(child, labelled.dscp << 2, may_fragment, *encapsulated)
 
     def _send_run(self, run: _Run, payloads: list[bytes], *, now: float) -> None:
         """Seal the payloads of a run and send them."""
         child = run.child
         packets = seal_batch(child.outbound, payloads, run.next_header)
         if packets:
-            self._underlay.send_esp(child.path, packets, udp=child.sa.udp_encapsulation, tos=run.tos)
+            self._underlay.send_esp(
+                child.path,
+                packets,
+                udp=child.sa.udp_encapsulation,
+                tos=run.tos,
+                may_fragment=run.may_fragment,
+            )
             self._owner.on_outbound(child, now)
         unsent = len(payloads) - len(packets)
         if unsent:
@@ -363,7 +380,12 @@ class DataPlane:
             judged = self._observed(child, row, judged)
         for one in judged:
             if isinstance(one.first, Delivery):
-                self._deliver_to(one.first, one.packets)
+                packets = one.packets
+                if child.plan.peer.fitting.clamp_mss:
+                    # What the peer's customer is told to send comes back by a child of the same budget.
+                    room = child.budget.vrf_mtu - len(one.first.stack)
+                    packets = clamp_mss(packets, room)
+                self._deliver_to(one.first, packets)
             else:
                 self._drop_inbound(one.first, child, source, destination, runs, now)
 
@@ -462,10 +484,11 @@ class _Opened(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """What packets that leave together have in common; `tos` is that of the outer header."""
+    """What packets that leave together have in common; `tos` and `may_fragment` (no DF) are of the outer header."""
 
     child: Child
     tos: int
+    may_fragment: bool
     next_header: int
 
 
@@ -482,11 +505,19 @@ class _Runs:
         self._run: _Run | None = None
         self._payloads: list[bytes] = []
 
-    def add(self, child: Child, tos: int, next_header: int, payloads: list[bytes]) -> None:
+    def add(
+        self, child: Child, tos: int, may_fragment: bool, next_header: int, payloads: list[bytes]
+    ) -> None:
         run = self._run
-        if run is None or child is not run.child or tos != run.tos or next_header != run.next_header:
+        if (
+            run is None
+            or child is not run.child
+            or tos != run.tos
+            or next_header != run.next_header
+            or may_fragment is not run.may_fragment
+        ):
             self.flush()
-            self._run = _Run(child, tos, next_header)
+            self._run = _Run(child, tos, may_fragment, next_header)
         self._payloads += payloads
 
     def flush(self) -> None:

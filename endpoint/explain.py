@@ -22,6 +22,7 @@ from mpls.classes import dscp_text
 from mpls.crypto_map import Flow, Protect, Row, Rule
 from mpls.drops import DropReason
 from mpls.encapsulation import Encapsulator, Mode
+from mpls.fit import Fitting, fit
 from mpls.forwarding import Bypassed, Drop, Labelled, Outbound
 from mpls.identifiers import ClassId
 from mpls.ip import IPV6_HEADER_OCTETS, IpHeader
@@ -61,6 +62,7 @@ class PathOctets:
     esp           the proposal that leaves the least, if the peer may choose among several
     octets        (what, octets), every octet named, in the order of the wire; `total` is their sum
     mpls_octets   label stack and packet: what may be as long as the Tunnel MTU (RFC 4023 5.1)
+    remedy        what is done with a packet that does not fit, by the policy of the peer; "" if it is dropped
     """
 
     name: str
@@ -71,6 +73,7 @@ class PathOctets:
     mpls_octets: int
     tunnel_mtu: int
     fits: bool
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +221,8 @@ class Explainer:
             why = f"no traffic selector of child {child.name} has it: they are announce and accept"
             return replace(found, reason=DropReason.OUTSIDE_SELECTOR.value, why=(why,))
         paths = tuple(_paths(self._config, peer, result))
-        small = [path for path in paths if not path.fits]
+        large = [path for path in paths if not path.fits]
+        small = [path for path in large if not path.remedy]
         prefix = self._prefix(peer, result, packet, is_bound)
         return replace(
             found,
@@ -227,7 +231,7 @@ class Explainer:
             why=(
                 *_why_label(peer, result, prefix, is_bound),
                 _why_start(peer, child.name),
-                *(_why_too_big(path) for path in small),
+                *(_why_too_big(path) for path in large),
             ),
             tc=None if result.label is None else result.tc,
             prefix=prefix,
@@ -321,7 +325,15 @@ def _paths(config: Config, peer: PeerConfig, result: Labelled) -> Iterator[PathO
             mpls_octets,
             row.budget.tunnel_mtu,
             mpls_octets <= row.budget.tunnel_mtu,
+            _remedy(peer.fitting, result.body, row.budget.tunnel_mtu - len(result.stack)),
         )
+
+
+def _remedy(policy: Fitting, body: bytes, room: int) -> str:
+    if policy.may_be_fragmented(body):
+        return "the tunnel packet goes without DF and may be fragmented on its way"
+    fitting, too_big = fit(policy, [body], room)
+    return "" if too_big or len(fitting) == 1 else f"cut into {len(fitting)} fragments before it is protected"
 
 
 def _next_header(peer: PeerConfig, row: BudgetRow, result: Labelled) -> int:
@@ -359,5 +371,5 @@ def _why_start(peer: PeerConfig, child: str) -> str:
 def _why_too_big(path: PathOctets) -> str:
     return (
         f"over {path.name} the label stack and the packet have {path.mpls_octets} octets, the Tunnel MTU is "
-        f"{path.tunnel_mtu}: dropped there, and ICMP tells the sender"
+        f"{path.tunnel_mtu}: {path.remedy or 'dropped there, and ICMP tells the sender'}"
     )

@@ -59,8 +59,18 @@ class RawSocket:
         self._loop.remove_reader(self._socket)
         self._socket.close()
 
-    def send_batch(self, packets: Sequence[bytes], peer_address: str, *, tos: int = 0) -> None:
-        """Send IP payloads to one peer, in order; `tos` is their DSCP and ECN octet; refusals are counted."""
+    def send_batch(
+        self, packets: Sequence[bytes], peer_address: str, *, tos: int = 0, may_fragment: bool = False
+    ) -> None:
+        """Send IP payloads to one peer, in order; `tos` is their DSCP and ECN octet; refusals are counted.
+
+        DF is off if they `may_fragment`.
+        """
+        if may_fragment:
+            set_dont_fragment(self._socket, False)
+            self.send_batch(packets, peer_address, tos=tos)
+            set_dont_fragment(self._socket, True)
+            return
         control = traffic_class(self._socket.family, tos)
         for packet in packets:
             send(self._socket, packet, (peer_address, 0), control, self.drops)

@@ -100,6 +100,8 @@ def _peer(node: Node, name: str, now: float) -> dict[str, Any]:
                 "udp": child.sa.udp_encapsulation,
                 "sending": child.may_send and child.retires_at is None,
                 "tunnel_mtu": child.budget.tunnel_mtu,
+                "path_mtu": child.budget.path_mtu,
+                "budget": dict(child.budget.rows()),
                 "local_ts": [str(one) for one in child.sa.local_ts],
                 "peer_ts": [str(one) for one in child.sa.peer_ts],
                 "packets_in": child.inbound.packets,

@@ -197,12 +197,19 @@ class NatSocket:
         """Send one NAT keepalive (RFC 3948 2.3)."""
         send(self._socket, KEEPALIVE, peer, [], self.drops)
 
-    def send_batch(self, packets: Sequence[bytes], peer: Address, *, tos: int = 0) -> None:
-        """Send ESP packets to one peer, in order; `tos` is their DSCP and ECN octet.
+    def send_batch(
+        self, packets: Sequence[bytes], peer: Address, *, tos: int = 0, may_fragment: bool = False
+    ) -> None:
+        """Send ESP packets to one peer, in order; `tos` is their DSCP and ECN octet, DF is off if they `may_fragment`.
 
         What cannot be sent is counted. Packets of one length leave in a single system call (UDP_SEGMENT)
         where the kernel can do that.
         """
+        if may_fragment:
+            set_dont_fragment(self._socket, False)
+            self.send_batch(packets, peer, tos=tos)
+            set_dont_fragment(self._socket, True)
+            return
         control = traffic_class(self._socket.family, tos)
         for run in runs(packets):
             if not (self.joins_sends and len(run) > 1 and self._send_joined(run, peer, control)):

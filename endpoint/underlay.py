@@ -133,21 +133,23 @@ class Sockets:
             if address in self._ike:
                 self._ike[address].send(datagram.data, peer)
 
-    def send_esp(self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int) -> None:
-        """Send ESP packets in UDP or as protocol 50."""
+    def send_esp(
+        self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int, may_fragment: bool = False
+    ) -> None:
+        """Send ESP packets in UDP or as protocol 50, with DF unless they `may_fragment`."""
         address = path.local[0]
         if udp:
             if self._capture is not None:
                 for packet in packets:
                     self._record_udp((address, self._nat_port), path.peer, packet, "outbound")
             if address in self._nat:
-                self._nat[address].send_batch(packets, path.peer, tos=tos)
+                self._nat[address].send_batch(packets, path.peer, tos=tos, may_fragment=may_fragment)
         else:
             if self._capture is not None:
                 for packet in packets:
                     self._capture.write_ip(address, path.peer[0], ESP, packet, direction="outbound")
             if address in self._raw:
-                self._raw[address].send_batch(packets, path.peer[0], tos=tos)
+                self._raw[address].send_batch(packets, path.peer[0], tos=tos, may_fragment=may_fragment)
 
     # --- in
 

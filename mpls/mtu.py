@@ -2,8 +2,10 @@
 
 Knows nothing of path MTU discovery: the link MTU is handed in.
 
-    link MTU = outer IP + [UDP] + ESP header + IV + ( [inner IP] + [GRE or UDP 6635] + labels + packet
-               + padding + trailer ) + ICV
+    link MTU = [access] + [lost] + outer IP + [UDP] + ESP header + IV
+               + ( [inner IP] + [GRE or UDP 6635] + labels + packet + padding + trailer ) + ICV
+
+Access is what the line takes before IP (PPPoE: 8); lost is what a path that is narrower than the link takes.
 """
 
 from dataclasses import dataclass, replace
@@ -32,6 +34,8 @@ class Budget:
     """
 
     link_mtu: int
+    access: int
+    lost: int
     outer_ip: int
     udp: int
     esp_header: int
@@ -51,6 +55,11 @@ class Budget:
         return self.labels + self.vrf_mtu
 
     @property
+    def path_mtu(self) -> int:
+        """The largest IP packet of the path, headers included."""
+        return self.link_mtu - self.access - self.lost
+
+    @property
     def overhead(self) -> int:
         """What a full-size packet of the customer gains on its way."""
         return self.link_mtu - self.vrf_mtu
@@ -59,10 +68,11 @@ class Budget:
         """The same for one packet of the VRF under so many octets of labels; `link_mtu` is their sum."""
         content = self.inner_ip + self.shim + label_octets + octet_count + self.esp_trailer
         padding = -content % self.alignment
-        clear = self.outer_ip + self.udp + self.esp_header + self.iv + self.icv
+        clear = self.access + self.outer_ip + self.udp + self.esp_header + self.iv + self.icv
         return replace(
             self,
             link_mtu=clear + content + padding,
+            lost=0,
             labels=label_octets,
             vrf_mtu=octet_count,
             padding=padding,
@@ -71,6 +81,8 @@ class Budget:
     def rows(self) -> tuple[tuple[str, int], ...]:
         """(name, octets) in the order of the wire; they add up to `link_mtu`."""
         return (
+            ("access line (PPPoE and the like)", self.access),
+            ("lost to a narrower path", self.lost),
             ("outer IP header", self.outer_ip),
             ("UDP header (RFC 3948)", self.udp),
             ("ESP SPI and sequence number", self.esp_header),
@@ -97,8 +109,12 @@ def budget(
     mode: Mode,
     labels: int = 1,
     ipv6_inner: bool = False,
+    access_octets: int = 0,
+    path_mtu: int | None = None,
 ) -> Budget:
     """The budget of one Child SA. `labels` counts entries and is 0 for encapsulation none whatever is given.
+
+    `path_mtu`: the largest IP packet that the path is known to carry, if that is less than the link would.
 
     ValueError when nothing is left for a packet.
     """
@@ -112,7 +128,10 @@ def budget(
         inner_ip = -outer_ip
     label_octets = ENTRY_OCTETS * labels if is_labelled else 0
     clear = outer_ip + udp + ESP_HEADER_OCTETS + iv_octets + icv_octets
-    sealed = max(0, link_mtu - clear)
+    usable = link_mtu - access_octets
+    if path_mtu is not None:
+        usable = min(usable, path_mtu)
+    sealed = max(0, usable - clear)
     # What ESP encrypts, trailer included, is a multiple of the cipher's block and of 4 octets (RFC 4303 2.4).
     alignment = max(block_octets, ESP_ALIGNMENT_OCTETS)
     padding = sealed % alignment
@@ -121,6 +140,8 @@ def budget(
         raise ValueError(f"a link MTU of {link_mtu} leaves nothing for a packet of the VRF")
     return Budget(
         link_mtu,
+        access_octets,
+        link_mtu - access_octets - usable,
         outer_ip,
         udp,
         ESP_HEADER_OCTETS,

@@ -18,6 +18,7 @@ from ike.wire.sa import Proposal
 from mpls.classes import LabelClass
 from mpls.crypto_map import Rule
 from mpls.encapsulation import NO_GRE_OPTIONS, Encapsulation, GreOptions
+from mpls.fit import DEFAULT_FITTING, Fitting
 from mpls.identifiers import ClassId, VrfId
 from mpls.vrf import Labels, Urpf
 
@@ -315,6 +316,8 @@ class PeerConfig:
     seclabel_in_auth: bool = False  # names may be sent in IKE_AUTH to a peer that is not childless
     gre: GreOptions = NO_GRE_OPTIONS  # what is taken; none is sent (RFC 4023 4)
     link_mtu: int = 1500
+    access_overhead: int = 0  # octets of each packet that the line takes before IP: 8 with PPPoE
+    fitting: Fitting = DEFAULT_FITTING  # what is done with packets that are too large
     fragmentation: bool = True  # of IKE messages, RFC 7383
     fragment_size: int = 1280  # octets of the largest IP packet
     lifetime: LifetimeConfig = LifetimeConfig()

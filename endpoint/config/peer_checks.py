@@ -22,7 +22,9 @@ from endpoint.config.problems import Report, quoted
 from endpoint.config.values import SECLABEL_NAME, Prefix
 from ike.config import Mode
 from mpls.encapsulation import NO_GRE_OPTIONS, Encapsulation
+from mpls.fit import Fragment
 from mpls.identifiers import VrfId
+from mpls.mtu import LOWEST_LINK_MTU
 
 
 def check_peers(config: Config, report: Report) -> None:
@@ -53,10 +55,13 @@ def _check_addresses(config: Config, report: Report, peer: PeerConfig, path: Pat
         if ours and address.version not in ours:
             message = f"{address} cannot be reached: endpoint.addresses has no IPv{address.version} address"
             report.error((*path, "addresses"), message, "add one there")
-    if any(address.version == 6 for address in addresses) and peer.link_mtu < 1280:
-        report.error(
-            (*path, "link_mtu"), "an IPv6 link has at least 1280 octets (RFC 8200 5)", "use 1280 or more"
-        )
+    lowest = LOWEST_LINK_MTU[any(address.version == 6 for address in addresses)]
+    if peer.link_mtu - peer.access_overhead < lowest:
+        what = f"an IPv6 link has at least {lowest} octets (RFC 8200 5)"
+        if lowest < 1280:
+            what = f"less than {lowest} octets are left for IP (RFC 791 3.1)"
+        remedy = f"use {lowest + peer.access_overhead} or more"
+        report.error((*path, "link_mtu"), what, remedy)
     if peer.is_any and peer.start is Start.BOOT:
         message = 'there is no address to start toward: addresses is ["any"]'
         report.error(
@@ -74,6 +79,9 @@ def _check_settings(report: Report, peer: PeerConfig, path: Path) -> None:
             report.error((*path, "selectors"), message, 'write selectors = "plain"')
         if peer.mode is Mode.TRANSPORT:
             _check_host_to_host(report, peer, path)
+            if peer.fitting.fragment is Fragment.INNER:
+                message = "does not go with plain IP in transport mode, which carries whole packets (RFC 4303 3.3.4)"
+                report.error((*path, "fragment"), message, "leave it away")
     if peer.selectors is not Selectors.SECLABEL:
         for key, is_set in (("strict_child", peer.strict_child), ("seclabel_in_auth", peer.seclabel_in_auth)):
             if is_set:

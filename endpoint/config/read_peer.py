@@ -40,6 +40,7 @@ from ike.exchanges.auth_lifetime import SHORTEST_S
 from ike.proposals import parse_esp_proposal, parse_ike_proposal
 from ike.wire.sa import Proposal
 from mpls.encapsulation import Encapsulation
+from mpls.fit import Fitting, Fragment, OuterDf
 from mpls.identifiers import ClassId, VrfId
 
 DEFAULT_IKE = "aes256gcm16-prfsha384-x25519"
@@ -73,6 +74,12 @@ def read_peer(table: Table, vrfs: Mapping[str, VrfConfig], secrets: SecretSource
         seclabel_in_auth=table.boolean("seclabel_in_auth", False),
         gre=read_gre(table),
         link_mtu=table.integer("link_mtu", 1500, 576, 65535),
+        access_overhead=table.integer("access_overhead", 0, 0, 256),
+        fitting=Fitting(
+            clamp_mss=table.boolean("clamp_mss", True),
+            fragment=table.choice("fragment", Fragment, Fragment.NEVER),
+            outer_df=table.choice("outer_df", OuterDf, OuterDf.SET),
+        ),
         fragmentation=table.boolean("fragmentation", True),
         fragment_size=table.integer("fragment_size", 1280, 576, 65535),
         lifetime=_read_lifetime(table),

@@ -126,6 +126,8 @@ class NodePair:
         """What key logs are told: of every child that is installed or has moved, its end and path."""
         self.lose: Callable[[int, bytes], bool] = lambda sender, octets: False
         self.wire: list[tuple[int, bytes]] = []
+        self.without_df: list[tuple[int, bytes]] = []
+        """Of the same, what may be fragmented on its way."""
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self.ends = {1: self._make(1, config1), 2: self._make(2, config2)}
@@ -242,9 +244,13 @@ class _Underlay:
 
         self._pair.carry(self._number, datagram.data, arrive)
 
-    def send_esp(self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int) -> None:
+    def send_esp(
+        self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int, may_fragment: bool = False
+    ) -> None:
         for packet in packets:
             self._pair.wire.append((self._number, packet))
+            if may_fragment:
+                self._pair.without_df.append((self._number, packet))
             seen = self._pair.translated(path)
             if seen is None:
                 continue

@@ -92,7 +92,9 @@ class _Underlay:
         if to is not None and not datagram.is_keepalive:
             self._star.carry(lambda: to.node.receive_ike(datagram.data, path, self._star.now))
 
-    def send_esp(self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int) -> None:
+    def send_esp(
+        self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int, may_fragment: bool = False
+    ) -> None:
         to = self._star.members.get(path.peer[0])
         if to is not None:
             arrived = [(packets, (path.local[0], path.local[1] if udp else 0), path.peer[0])]

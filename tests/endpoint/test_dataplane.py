@@ -92,7 +92,9 @@ class Alone:
     def deliver(self, attachment: str, packets: list[bytes]) -> None:
         self.delivered += ((attachment, packet) for packet in packets)
 
-    def send_esp(self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int) -> None:
+    def send_esp(
+        self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int, may_fragment: bool = False
+    ) -> None:
         raise AssertionError("nothing may leave")
 
     def ask(self, peer: str, serves: Serves) -> bool:
@@ -453,7 +455,9 @@ def test_who_observes_sees_authentic_packets_only() -> None:
 class Sent:
     runs: list[tuple[str, int, list[bytes]]] = field(default_factory=list)
 
-    def send_esp(self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int) -> None:
+    def send_esp(
+        self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int, may_fragment: bool = False
+    ) -> None:
         self.runs.append((path.peer[0], tos, list(packets)))
 
 
@@ -472,7 +476,7 @@ def test_runs_keep_the_order_and_never_mix_children_or_tos(steps: list[tuple[int
     sent = Sent()
     runs = _Runs(lambda run, payloads: sent.send_esp(run.child.path, payloads, udp=False, tos=run.tos))
     for number, (which, tos) in enumerate(steps):
-        runs.add(three_children()[which], tos, 137, [b"%d" % number])
+        runs.add(three_children()[which], tos, False, 137, [b"%d" % number])
     runs.flush()
     runs.flush()
     flat = [(peer, tos, packet) for peer, tos, packets in sent.runs for packet in packets]

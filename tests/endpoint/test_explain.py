@@ -14,7 +14,7 @@ from esp.engine import protect
 from esp.sa import OutboundSa
 from esp.transforms import transform_for
 from mpls.encapsulation import Encapsulator, Mode
-from mpls.ip import build_ip
+from mpls.ip import build_ip, internet_checksum
 from mpls.labels import LabelEntry, LabelStack
 from tests.endpoint.config_texts import COMPLETE, PLAIN, PLAIN_IP, SECRET, edited, parse
 
@@ -166,6 +166,24 @@ def test_rule_for_one_peer_does_not_use_another() -> None:
         "no_route",
         ("peer pe2 does not serve 10.8.0.9 in red/gold: pe2 has 10.2.0.0/16",),
     )
+
+
+@pytest.mark.parametrize(
+    ("setting", "remedy"),
+    [
+        ('fragment = "inner"', "cut into 2 fragments before it is protected"),
+        ('outer_df = "copy"', "the tunnel packet goes without DF and may be fragmented on its way"),
+    ],
+)
+def test_what_is_made_to_fit_is_no_drop(setting: str, remedy: str) -> None:
+    packet = bytearray(ip(octet_count=1443))
+    packet[6] = 0  # without DF
+    packet[10:12] = bytes(2)
+    packet[10:12] = internet_checksum(bytes(packet[:20])).to_bytes(2, "big")
+    found = of(edited(NATIVE, 'start     = "traffic"', f'start = "traffic"\n{setting}'), bytes(packet))
+    assert (found.outcome, found.reason) == ("protected", None)
+    assert any(remedy in why for why in found.why)
+    assert not any(path.fits for path in found.paths)
 
 
 def test_too_big_for_one_of_the_paths_is_said_and_not_a_drop() -> None:
