@@ -47,6 +47,7 @@ from ike.events import (
     SessionSnapshot,
     TraceRecord,
 )
+from ike.life import LifeKind, LifeRecord
 from ike.proposals import format_proposal, parse_esp_proposal, parse_ike_proposal
 from ike.selectors import AddressSelector, DynamicSelector, SelectorRegistry, SelectorType, TrafficSelectors
 from ike.wire.identity import Identity
@@ -84,6 +85,8 @@ __all__ = [
     "IkeSaEstablished",
     "IkeSaFailed",
     "IkeSaRekeyed",
+    "LifeKind",
+    "LifeRecord",
     "LocalError",
     "Message",
     "Mode",

@@ -29,6 +29,7 @@ from ike.exchanges.exchange import Close, Fail
 from ike.exchanges.informational import SendNotify, delete_ike_sa
 from ike.exchanges.sa_init_responder import InitResponder
 from ike.host import Configure, Host, Informational, Rewrite
+from ike.life import LifeKind, Subscriber
 from ike.numbers import ExchangeType
 from ike.reauthentication import path_of
 from ike.sa import IkeSa, initiate
@@ -75,10 +76,11 @@ class IkeEngine:
             informational,
             configure,
             key_log,
-            trace,
             rewrite_outgoing,
         )
         self._init_responder = InitResponder(self._host)
+        if trace:
+            self.subscribe(lambda record: trace(record) if isinstance(record, TraceRecord) else None)
         self._tokens = 0
         self._strays = Strays(self._host)
 
@@ -87,6 +89,7 @@ class IkeEngine:
     def receive_datagram(self, data: bytes, path: Path, now: float) -> None:
         """One IKE message, without the four zero octets of port 4500."""
         host = self._host
+        host.now = now
         try:
             header = Header.parse(data)
         except ParseError:
@@ -128,6 +131,7 @@ class IkeEngine:
 
     def initiate(self, connection: str, path: Path, now: float) -> int:
         """Begin an IKE SA; the answer is IkeSaEstablished or IkeSaFailed. Returns the session."""
+        self._host.now = now
         found = self._connections.get(connection)
         if found is None:
             raise LocalError(f"no connection {connection}")
@@ -140,7 +144,7 @@ class IkeEngine:
 
         The answer is ChildSaEstablished or ChildSaFailed.
         """
-        if found := self._established(session):
+        if found := self._established(session, now):
             if child not in {config.name for config in found.usable_children}:
                 raise LocalError(f"no child {child} on this IKE SA of {found.name}")
             if found.needs_lease:
@@ -150,25 +154,25 @@ class IkeEngine:
 
     def rekey_child(self, session: int, spi_in: bytes, now: float) -> None:
         """A child that is being rekeyed or deleted already is left alone."""
-        if found := self._established(session):
+        if found := self._established(session, now):
             found.rekey_child(spi_in)
             found.pump(now)
 
     def delete_child(self, session: int, spi_in: bytes, now: float) -> None:
         """ChildSaClosed comes when the peer has answered."""
-        if found := self._established(session):
+        if found := self._established(session, now):
             found.delete_child(spi_in, CloseReason.DELETED_LOCALLY)
             found.pump(now)
 
     def expire_child(self, session: int, spi_in: bytes, now: float) -> None:
         """The hard lifetime of a child's ESP SAs has come: delete it (RFC 4301 4.4.2.1)."""
-        if found := self._established(session):
+        if found := self._established(session, now):
             found.delete_child(spi_in, CloseReason.LIFETIME)
             found.pump(now)
 
     def rekey_ike_sa(self, session: int, now: float) -> None:
         """IkeSaRekeyed comes when the new IKE SA is there; a rekey that is under way is left alone."""
-        if found := self._established(session):
+        if found := self._established(session, now):
             found.rekey_ike_sa()
             found.pump(now)
 
@@ -178,13 +182,13 @@ class IkeEngine:
         IkeSaEstablished names the one it replaces, or IkeSaFailed does and nothing has changed. One that is under
         way is left alone. LocalError where only the other end can: it has opened the session.
         """
-        if found := self._established(session):
+        if found := self._established(session, now):
             path_of(found)
             found.current.authenticate_again(now)
 
     def delete_ike_sa(self, session: int, now: float) -> None:
         """IkeSaClosed, or IkeSaFailed before it was established, comes at once; the Delete is on its way."""
-        found = self._session(session)
+        found = self._session(session, now)
         if found and found.established_at is None:
             found.abandon(Fail(FailureReason.CLOSED_LOCALLY, "closed while connecting"), now)
         elif found:
@@ -195,7 +199,7 @@ class IkeEngine:
 
         PathRefused: it has not. LocalError without MOBIKE, or if the peer is the session's opener and decides.
         """
-        if found := self._established(session):
+        if found := self._established(session, now):
             found.location.change_path(path, now)
 
     def set_local_addresses(self, addresses: Sequence[str], now: float) -> None:
@@ -208,7 +212,7 @@ class IkeEngine:
 
     def check_liveness(self, session: int, now: float) -> None:
         """Ask the peer for a sign of life, unless a request is under way already."""
-        if found := self._established(session):
+        if found := self._established(session, now):
             found.liveness.check()
             found.pump(now)
 
@@ -220,7 +224,7 @@ class IkeEngine:
         if len(encode_payloads(notifies)[1]) > MAX_NOTIFY_OCTETS:
             raise LocalError(f"notifies of more than {MAX_NOTIFY_OCTETS} octets")
         self._tokens += 1
-        if found := self._established(session):
+        if found := self._established(session, now):
             found.queue(SendNotify(self._tokens, notifies))
             found.pump(now)
         else:
@@ -270,11 +274,27 @@ class IkeEngine:
 
     def handle_timer(self, now: float) -> None:
         """Do what is due. What becomes due by doing it waits for the next call."""
+        self._host.now = now
         for _ in range(len(self._host.timers)):
             key = self._host.timers.pop_due(now)
             if key is None:
                 break
+            self._host.note(
+                LifeKind.TIMER,
+                key.kind.value,
+                sa=key.owner if isinstance(key.owner, IkeSa) else None,
+                session=key.owner.number if isinstance(key.owner, Session) else None,
+            )
             key.owner.handle_timer(key.kind, key.detail, now)
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Hand `subscriber` a record of everything from now on, in the order of things; any number may look on.
+
+        Messages as TraceRecord, the rest as LifeRecord (`ike.life`). It is called in the midst of things and must not
+        call the engine. Returns what ends it.
+        """
+        self._host.subscribers.append(subscriber)
+        return lambda: self._host.subscribers.remove(subscriber)
 
     @property
     def counters(self) -> Counter[DropReason]:
@@ -297,14 +317,15 @@ class IkeEngine:
 
     # --- looking up
 
-    def _session(self, number: int) -> Session | None:
+    def _session(self, number: int, now: float) -> Session | None:
         """None for one that is over. LocalError for a number that never was."""
+        self._host.now = now
         if not self._host.was_session(number):
             raise LocalError(f"no session {number}")
         return self._host.sessions.get(number)
 
-    def _established(self, number: int) -> Session | None:
-        session = self._session(number)
+    def _established(self, number: int, now: float) -> Session | None:
+        session = self._session(number, now)
         if session and session.established_at is None:
             raise LocalError(f"session {number} is not established")
         return session

@@ -17,6 +17,7 @@ from ike.configuration import AddressRequest, Configuration
 from ike.entropy import Entropy
 from ike.events import Datagram, Direction, DropReason, Event, IkeKeyLogEntry, TraceRecord
 from ike.fragments import Budget
+from ike.life import LifeKind, LifeRecord, Subscriber
 from ike.nat import KEEPALIVE
 from ike.selectors import SelectorRegistry
 from ike.timers import TimerTable
@@ -46,7 +47,6 @@ class Host:
         informational: Informational | None,
         configure: Configure | None,
         key_log: Callable[[IkeKeyLogEntry], None] | None,
-        trace: Callable[[TraceRecord], None] | None,
         rewrite_outgoing: Rewrite | None,
     ) -> None:
         self.connections = tuple(connections)
@@ -70,7 +70,9 @@ class Host:
         self.reassembly_budget = Budget(settings.max_incomplete_octets)
         self.local_addresses: tuple[str, ...] = ()
         """Those that can be used now, as far as the owner has told; else the connections' are taken to be there."""
-        self._trace = trace
+        self.now = 0.0
+        """The time that the owner has told last, for records alone."""
+        self.subscribers: list[Subscriber] = []
         self._ike_sas: dict[tuple[bytes, bytes], IkeSa] = {}
         self._child_spis: dict[bytes, Session] = {}
         self._own_spis: Counter[bytes] = Counter()
@@ -174,9 +176,32 @@ class Host:
 
     def emit(self, event: Event) -> None:
         self.events.append(event)
+        self.note(LifeKind.EVENT, type(event).__name__, event.session, event=event)
 
     def drop(self, reason: DropReason) -> None:
         self.counters[reason] += 1
+        self.note(LifeKind.DROP, reason.value, reason=reason)
+
+    def note(
+        self,
+        kind: LifeKind,
+        detail: str,
+        session: int | None = None,
+        sa: IkeSa | None = None,
+        *,
+        message_id: int | None = None,
+        reason: DropReason | None = None,
+        event: Event | None = None,
+    ) -> None:
+        """Tell those who look on. What follows from a record is nobody's business here."""
+        if self.subscribers:
+            number = sa.session.number if sa else session
+            spis = (sa.spi_i, sa.spi_r) if sa else (b"", b"")
+            self._tell(LifeRecord(self.now, kind, number, detail, *spis, message_id, reason, event))
+
+    def _tell(self, record: TraceRecord | LifeRecord) -> None:
+        for subscriber in tuple(self.subscribers):
+            subscriber(record)
 
     def trace_message(
         self,
@@ -187,8 +212,9 @@ class Host:
         message: Message,
         datagrams: int = 1,
     ) -> None:
-        if self._trace:
-            self._trace(
+        self.now = at
+        if self.subscribers:
+            self._tell(
                 TraceRecord(
                     at,
                     session,

@@ -22,6 +22,7 @@ from ike.exchanges.sa_init import InitiateSa
 from ike.exchanges.schema import UnsupportedCriticalPayload, story_of
 from ike.exchanges.window_size import promise, promised, proves_identity
 from ike.host import Host
+from ike.life import LifeKind
 from ike.material import InitMaterial, Keyed
 from ike.nat import NatState
 from ike.numbers import ExchangeType, NotifyType, ProtocolId, TransformType
@@ -30,7 +31,7 @@ from ike.protection import Protection
 from ike.reauthentication import path_of, recreate_children
 from ike.sealing import seal
 from ike.session import Session
-from ike.states import Doing, IkeSaState, check_transition
+from ike.states import Ask, Doing, IkeSaState, Verdict, check_transition, judge
 from ike.timers import TimerKind
 from ike.window import Arrival, RequestWindow, ResponseWindow
 from ike.wire.message import NO_SPI, Header, Message, parse_payloads
@@ -127,6 +128,16 @@ class IkeSa:
         if child and child.is_deleting:
             found.add(Doing.DELETING_THAT_CHILD)
         return {doing for doing in found if doing}
+
+    def judge(self, ask: Ask, subject: bytes | None) -> Verdict:
+        """What the table of collisions says to a request about the child with that `spi_in`, or the IKE SA."""
+        doing = self.doing(subject)
+        verdict = judge(ask, doing)
+        if doing:
+            about = ", ".join(sorted(each.value for each in doing))
+            detail = f"we are {about}; the peer wants to {ask.value}: {verdict.name}"
+            self.host.note(LifeKind.COLLISION, detail, sa=self)
+        return verdict
 
     # --- sending
 
@@ -435,6 +446,8 @@ class IkeSa:
     def commit(self, outcome: Outcome, now: float) -> None:
         """Apply what an exchange has staged, in the order of the fields of Outcome."""
         session = self.session
+        if self.host.subscribers:
+            self.host.note(LifeKind.COMMIT, outcome.changes, sa=self)
         session.leased = outcome.leased or session.leased
         if outcome.establish:
             session.establish(self, outcome.establish, now)
@@ -543,6 +556,8 @@ class IkeSa:
             tries = min(tries, REPLACED_TRIES)
         if request.transmissions < tries:
             request.transmissions += 1
+            detail = f"transmission {request.transmissions} of at most {tries}"
+            self.host.note(LifeKind.RETRANSMISSION, detail, sa=self, message_id=message_id)
             self.session.location.probe(request.datagrams, request.transmissions)
             self._send(request.datagrams, self.path, now)
             self._set_retransmission(message_id, request.transmissions, now)

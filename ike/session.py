@@ -31,6 +31,7 @@ from ike.exchanges.mobike import UpdateAddresses
 from ike.exchanges.rekey_ike import RekeyIkeSa
 from ike.host import Host
 from ike.identities import identity_key
+from ike.life import LifeKind
 from ike.limits import RateLimit
 from ike.liveness import Liveness
 from ike.location import Location
@@ -449,10 +450,12 @@ class Session:
             # No collision, or the peer has compared the nonces first and deleted its own.
             self._succeed(old, made, now)
         elif is_redundant(made.nonces, rival.nonces):
+            self.host.note(LifeKind.NONCES, "our new IKE SA is redundant", sa=made.ike_sa)
             self.others.append(made.ike_sa)
             made.ike_sa.finish((delete_ike_sa(),), now)
             self._succeed(old, rival, now)
         else:
+            self.host.note(LifeKind.NONCES, "the peer's new IKE SA is redundant", sa=rival.ike_sa)
             self.others.append(rival.ike_sa)
             self._expect_delete(rival.ike_sa, now)
             self._succeed(old, made, now)

@@ -46,10 +46,11 @@ from ike.exchanges.informational import DeleteChildSa
 from ike.exchanges.key_exchange import answer_key_exchange, group_asked_for
 from ike.exchanges.refusal import Refused
 from ike.exchanges.schema import Story
+from ike.life import LifeKind
 from ike.numbers import ExchangeType, NotifyType, ProtocolId, name_of
 from ike.proposals import is_valid_selection
 from ike.selectors import TrafficSelectors, is_acceptable_answer
-from ike.states import Ask, Doing, Verdict, is_redundant, judge
+from ike.states import Ask, Doing, Verdict, is_redundant
 from ike.wire.message import Message
 from ike.wire.payloads import KePayload, NoncePayload, NotifyPayload, Payload
 
@@ -317,7 +318,11 @@ class RekeyChildSa(MakeChildSa):
                 add=AddChild(child, self.spi_in, use_outbound=False),
                 delete=(DeleteChild(child.sa.spi_in, CloseReason.DELETED_LOCALLY),),
             )
-        if rival and is_redundant((child.sa.lowest_nonce,), (rival.lowest_nonce,)):
+        is_ours = rival is not None and is_redundant((child.sa.lowest_nonce,), (rival.lowest_nonce,))
+        if rival:
+            whose = "our" if is_ours else "the peer's"
+            sa.host.note(LifeKind.NONCES, f"{whose} new child is redundant", sa=sa)
+        if is_ours:
             return Outcome(
                 add=AddChild(child, self.spi_in, use_outbound=False),
                 delete=(DeleteChild(child.sa.spi_in, CloseReason.REDUNDANT),),
@@ -355,8 +360,7 @@ def respond_create_child(sa: IkeSa, message: Message) -> Outcome:
     session = sa.session
     old = session.child_by_spi_out(rekey.spi) if rekey else None
     ask = Ask.REKEY_CHILD if rekey else Ask.CREATE_CHILD
-    doing = sa.doing(old.sa.spi_in if old else None)
-    if judge(ask, doing) is Verdict.TEMPORARY_FAILURE or (old and old.fate):
+    if sa.judge(ask, old.sa.spi_in if old else None) is Verdict.TEMPORARY_FAILURE or (old and old.fate):
         raise Refused(NotifyType.TEMPORARY_FAILURE, "busy with the same SA")
     if rekey and old is None:
         if any(isinstance(exchange, MakeChildSa) for exchange in sa.requests.exchanges):

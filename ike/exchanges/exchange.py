@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar
 
@@ -172,6 +172,15 @@ class Outcome:
     is_finished: bool = False
     """This IKE SA has said its last word and is forgotten; the session is not concerned."""
     end: Fail | Close | None = None
+
+    @property
+    def changes(self) -> str:
+        """The fields that say something, for records."""
+        staged = (each.name for each in fields(self) if each.name != "response")
+        return (
+            ", ".join(name for name in staged if getattr(self, name) not in (None, False, (), []))
+            or "nothing"
+        )
 
 
 NOTHING = Outcome()

@@ -19,7 +19,7 @@ from ike.exchanges.exchange import NOTHING, Close, CloseChild, Exchange, Outcome
 from ike.exchanges.mobike import has_new_mapping, mapping_check, respond_addresses
 from ike.exchanges.schema import Story
 from ike.numbers import ExchangeType, NotifyType, ProtocolId, is_error_notify, name_of
-from ike.states import Ask, Doing, Verdict, judge
+from ike.states import Ask, Doing, Verdict
 from ike.wire.message import Message
 from ike.wire.payloads import DeletePayload, NotifyPayload, Payload
 
@@ -157,7 +157,7 @@ def respond_informational(sa: IkeSa, message: Message, path: Path) -> Outcome:
             continue
         spi_in = child.sa.spi_in
         closed.append(CloseChild(spi_in, child.fate or CloseReason.DELETED_BY_PEER))
-        if judge(Ask.DELETE_CHILD, sa.doing(spi_in)) is not Verdict.ANSWER_WITHOUT_DELETE:
+        if sa.judge(Ask.DELETE_CHILD, spi_in) is not Verdict.ANSWER_WITHOUT_DELETE:
             answered.append(spi_in)
     response: list[Payload] = [DeletePayload(ProtocolId.ESP, tuple(answered))] if answered else []
     about_addresses, address_news = respond_addresses(sa, message, path)

@@ -21,7 +21,7 @@ from ike.exchanges.refusal import Refused
 from ike.exchanges.schema import Story
 from ike.numbers import ExchangeType, NotifyType
 from ike.proposals import is_valid_selection, number_proposals, select_proposal
-from ike.states import Ask, Doing, Verdict, judge
+from ike.states import Ask, Doing, Verdict
 from ike.wire.message import NO_SPI, SPI_OCTETS, Message
 from ike.wire.payloads import KePayload, NoncePayload, Payload, SaPayload
 from ike.wire.sa import Proposal
@@ -108,7 +108,7 @@ def respond_rekey_ike(sa: IkeSa, message: Message) -> Outcome:
     connection = sa.session.connection
     if offer is None or nonce_i is None or connection is None:
         raise Refused(NotifyType.INVALID_SYNTAX, "no SA and Ni")
-    if judge(Ask.REKEY_IKE_SA, sa.doing(None)) is Verdict.TEMPORARY_FAILURE:
+    if sa.judge(Ask.REKEY_IKE_SA, None) is Verdict.TEMPORARY_FAILURE:
         raise Refused(NotifyType.TEMPORARY_FAILURE, "busy with this IKE SA or a child of it")
     if len(sa.session.others) >= MAX_REPLACED:
         raise Refused(NotifyType.TEMPORARY_FAILURE, f"{MAX_REPLACED} replaced IKE SAs are not deleted")

@@ -24,3 +24,16 @@ def test_own_selector_type_is_negotiated(capsys: pytest.CaptureFixture[str]) -> 
         "red and green, with green and blue: 2",
         "red, with blue: None",
     ]
+
+
+def test_life_of_an_sa_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / "sa_life.py"), run_name="__main__")
+    told = capsys.readouterr().out
+    for what in (
+        "IKE_SA_INIT request 0",
+        "again, transmission 2",
+        "collision:",
+        "commit: add",
+        "event: ChildSaClosed",
+    ):
+        assert what in told, what
