@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,15 +29,13 @@ TOOLS = {
     "tcpdump": "tcpdump",
     "tshark": "tshark",
     "debootstrap": "debootstrap",
-    "dockerd": "docker.io",
-    "docker": "docker.io",
-    "iptables": "iptables",
     "nft": "nftables",
     "chromium": "chromium",
     "setpriv": "util-linux",
     "ping": "iputils-ping",
     "tar": "tar",
 }
+DOCKER = {"dockerd": "docker.io", "docker": "docker.io", "iptables": "iptables"}
 SOURCES = Path("/etc/apt")
 RELEASE = Path("/etc/os-release")
 
@@ -62,15 +60,15 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def missing_tools() -> dict[str, str]:
+def missing_tools(tools: Mapping[str, str] = TOOLS) -> dict[str, str]:
     """Tools that this machine lacks, each with the Debian package that brings it."""
     path = ":".join(("/usr/sbin", "/usr/bin", "/sbin", "/bin"))
-    return {tool: package for tool, package in TOOLS.items() if shutil.which(tool, path=path) is None}
+    return {tool: package for tool, package in tools.items() if shutil.which(tool, path=path) is None}
 
 
-def install_tools() -> None:
+def install_tools(tools: Mapping[str, str] = TOOLS) -> None:
     """Install what is missing with apt-get; `LabError` names what stays missing."""
-    missing = missing_tools()
+    missing = missing_tools(tools)
     if not missing:
         return
     packages = sorted(set(missing.values()))
@@ -78,7 +76,7 @@ def install_tools() -> None:
     options = ["-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"]
     run(["apt-get", "update", *options], timeout_s=300, check=False)
     run(["apt-get", "install", "-y", "--no-install-recommends", *options, *packages], timeout_s=600)
-    still = missing_tools()
+    still = missing_tools(tools)
     if still:
         raise LabError(f"installed {' '.join(packages)}, but not found: {' '.join(sorted(still))}")
 

@@ -16,6 +16,7 @@ from . import (
     linux_host,
     linux_pe,
     mobike,
+    native,
     paths,
     scripts,
     strongswan,
@@ -24,6 +25,7 @@ from .case import Case
 
 CASES: tuple[Case, ...] = (
     *demo.CASES,
+    *native.CASES,
     *linux_pe.CASES,
     *inner_router.CASES,
     *linux_host.CASES,

@@ -40,12 +40,18 @@ BEHIND = {"ours": "initiator", "peer": "responder"}
 """Who is behind the NAT has to begin: our role then."""
 
 
-def check_behind_nat(evidence: Evidence, side: str, address: str = NAT_ADDRESSES[0]) -> list[str]:
-    """Both looked for a NAT, and one side is seen by the NAT's address and a port of its choice, over UDP alone."""
+def check_nat_detection(evidence: Evidence) -> list[str]:
+    """Both looked for a NAT, and all ESP goes over UDP."""
     first = [message for message in evidence.ike if message.exchange == IKE_SA_INIT]
     require(all(message.notifies >= NAT_DETECTION for message in first), "not both ask for NAT_DETECTION")
     for packet in evidence.esp:
         require(packet.is_udp_encapsulated, f"not UDP-encapsulated: {packet}")
+    return ["NAT_DETECTION by both sides, ESP over UDP"]
+
+
+def check_behind_nat(evidence: Evidence, side: str, address: str = NAT_ADDRESSES[0]) -> list[str]:
+    """Both looked for a NAT, and one side is seen by the NAT's address and a port of its choice, over UDP alone."""
+    check_nat_detection(evidence)
     if side == "ours":
         (sa,) = evidence.fact("peer_sas")
         seen: tuple[str, int | None] = (sa["remote-host"], int(sa["remote-port"]))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from interop.cases import classes, libreswan, life, linux_pe, paths, strongswan
+from interop.cases import classes, libreswan, life, linux_pe, native, paths, strongswan
 from interop.golden import slim
 from interop.keys import EspKey, IkeKeys, KeyTables
 from interop.packages import Root, debian_mirror, parse_sources
@@ -260,6 +260,8 @@ def test_every_configuration_of_a_case_is_accepted(tmp_path: Path) -> None:
     configs += [case.config("mplslab-red") for case in life.CASES]
     configs += [case.config("mplslab-red") for case in libreswan.CASES]
     configs += [case.config("mplslab-red") for case in paths.CASES]
+    configs += [case.config("mplslab-red") for case in native.CASES]
+    configs += [case.peer_config("mplslab-red") for case in native.CASES]
     for number, config in enumerate(configs):
         path = tmp_path / f"{number}.toml"
         path.write_text(config)
