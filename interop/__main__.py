@@ -35,7 +35,8 @@ from .report import summary
 
 STATE = Path("/run/mplsec-lab")
 CASE_LIMIT_S = 180
-LANES = 2
+LANES = 3
+"""One more than the lab's two processors: cases wait most of their time."""
 WITHOUT_ROOT = """the interop lab needs root: network namespaces, TUN devices, guests, containers.
 Without it: make demo (both sides are ours), and make test, which judges the captures that the lab kept."""
 WITHOUT_DOCKER = "without Docker run the guests, make interop ONLY='linux-pe*', and ONLY='demo*'"

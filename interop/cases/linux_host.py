@@ -89,7 +89,9 @@ accept = ["{PEER_ADDRESS}/32"]
 
     def check(self, evidence: Evidence) -> list[str]:
         seen = [check_initiator(evidence, self.role), check_decrypted(evidence), check_keys(evidence)]
-        (child,) = [one for one in evidence.children if one.is_accepted]
+        made = [one for one in evidence.children if one.is_accepted]
+        require(len(made) == 1, f"{len(made)} children were negotiated, not one")
+        child = made[0]
         require(child.is_transport, "USE_TRANSPORT_MODE was not agreed")
         require(child.protocols == {0}, f"the selectors name the protocols {child.protocols}")
         for packet in evidence.esp:
