@@ -5,7 +5,7 @@ Puts `ike`'s ChildSa into `esp` and `mpls`; it must not know sockets, and decide
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
@@ -243,6 +243,7 @@ class ChildTable:
     def __init__(self) -> None:
         self.sad = InboundSad()
         self._by_spi: dict[bytes, Child] = {}
+        self._of_peer: defaultdict[str, dict[bytes, Child]] = defaultdict(dict)
         self._senders: dict[tuple[str, Serves], list[Child]] = {}
         self._closed: dict[bytes, Child] = {}
         self.label_sessions: dict[tuple[str, int], int] = {}
@@ -257,6 +258,7 @@ class ChildTable:
     def add(self, child: Child) -> None:
         self.sad.add(child.inbound)
         self._by_spi[child.sa.spi_in] = child
+        self._of_peer[child.peer][child.sa.spi_in] = child
         for serves in child.kind.serves:
             self._senders.setdefault((child.peer, serves), []).append(child)
 
@@ -272,6 +274,9 @@ class ChildTable:
         self.sad.remove(child.sa.spi_in)
         self._by_spi.pop(child.sa.spi_in, None)
         self._closed.pop(child.sa.spi_in, None)
+        self._of_peer[child.peer].pop(child.sa.spi_in, None)
+        if not self._of_peer[child.peer]:
+            del self._of_peer[child.peer]
 
     def sender(self, peer: str, vrf: str, label_class: int | str, label: int | None = None) -> Child | None:
         """The child to send on: of several that may, the one installed last of the label's session.
@@ -289,11 +294,11 @@ class ChildTable:
 
     def of_kind(self, peer: str, name: str) -> list[Child]:
         """The children of one kind that are not closed, in the order in which they were installed."""
-        return [
-            child
-            for child in self._by_spi.values()
-            if child.peer == peer and child.kind.name == name and child.retires_at is None
-        ]
+        return [child for child in self.of_peer(peer) if child.kind.name == name]
+
+    def of_peer(self, peer: str) -> list[Child]:
+        """The children of a peer that are not closed, in the order in which they were installed."""
+        return [child for child in self._of_peer.get(peer, {}).values() if child.retires_at is None]
 
     def close(self, child: Child, until: float) -> None:
         """Keep it until then, to receive what is still under way."""

@@ -29,7 +29,7 @@ from mpls.forwarding import ForwardingTable
 from mpls.identifiers import ClassId
 from mpls.label_space import LabelSpace, LabelSpaceError
 
-__all__ = ["LabelExchange"]
+__all__ = ["LabelExchange", "LabelExchanges"]
 
 _log = logging.getLogger("mplsec.labels")
 _BOTH_FAMILIES = 3
@@ -234,3 +234,58 @@ class LabelExchange:
             event.label_class,
             event.code.name.lower(),
         )
+
+
+class LabelExchanges:
+    """The exchanges of all sessions; of a thousand only those are looked at that were touched, or have a timer."""
+
+    def __init__(self) -> None:
+        self._all: dict[int, LabelExchange] = {}
+        self._touched: dict[int, None] = {}
+        self._deadlines: dict[int, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[LabelExchange]:
+        return iter(self._all.values())
+
+    def add(self, exchange: LabelExchange) -> None:
+        self._all[exchange.session] = exchange
+        self._touched[exchange.session] = None
+
+    def get(self, session: int) -> LabelExchange | None:
+        """The exchange of a session, to be changed: afterwards it may have something to say."""
+        exchange = self._all.get(session)
+        if exchange is not None:
+            self._touched[session] = None
+        return exchange
+
+    def remove(self, session: int) -> LabelExchange | None:
+        self._touched.pop(session, None)
+        self._deadlines.pop(session, None)
+        return self._all.pop(session, None)
+
+    def speak(self, send: Callable[[LabelExchange], bool]) -> bool:
+        """Let each that may have something to say send it; whether one did. `send`: whether there was anything."""
+        has_spoken = False
+        for session in list(self._touched):
+            exchange = self._all[session]
+            if send(exchange):
+                has_spoken = True
+                continue
+            del self._touched[session]
+            deadline = exchange.next_deadline()
+            if deadline is None:
+                self._deadlines.pop(session, None)
+            else:
+                self._deadlines[session] = deadline
+        return has_spoken
+
+    def expire(self, now: float) -> None:
+        for session in [session for session, at in self._deadlines.items() if at <= now]:
+            self._all[session].expire(now)
+            self._touched[session] = None
+
+    def next_deadline(self) -> float | None:
+        return min(self._deadlines.values(), default=None)

@@ -21,7 +21,7 @@ from endpoint.addresses import Addresses
 from endpoint.children import Child, ChildTable, install
 from endpoint.config import Config, Selectors, Start
 from endpoint.dataplane import DataPlane, Deliver, EspArrival, Underlay
-from endpoint.labels import LabelExchange
+from endpoint.labels import LabelExchange, LabelExchanges
 from endpoint.log import describe
 from endpoint.plan import PeerPlan, Serves, plan_peers, selector_registry
 from endpoint.starter import Create, Initiate, Starter
@@ -119,7 +119,7 @@ class Node:
         )
         self.starter = Starter(self.plans.values())
         self.children = ChildTable()
-        self.labels: dict[int, LabelExchange] = {}
+        self.labels = LabelExchanges()
         self.watchers: list[Callable[[str, str | None, str], None]] = []
         """Called with (peer, child or None, one line) for every IKE SA or child that we could not have."""
         self._observers = observers
@@ -189,10 +189,14 @@ class Node:
         self.engine.handle_timer(now)
         self.dataplane.expire(now)
         self.children.retire(now)
+        self._state.expire(now)
         self.space.expire(now)
-        for exchange in self.labels.values():
-            exchange.expire(now)
+        self.labels.expire(now)
         self._finish(now)
+
+    def close(self) -> None:
+        """The end: what is to be kept is written."""
+        self._state.flush()
 
     def next_deadline(self) -> Deadline | None:
         """When `handle_timer` wants to be called, and why."""
@@ -202,7 +206,8 @@ class Node:
             (self.dataplane.next_deadline(), "waiting packets"),
             (self.children.next_deadline(), "retired children"),
             (self.space.next_deadline(), "label drain"),
-            *((exchange.next_deadline(), "bindings") for exchange in self.labels.values()),
+            (self._state.next_deadline(), "state"),
+            (self.labels.next_deadline(), "bindings"),
         ):
             if at is not None:
                 deadlines.append(Deadline(at, reason))
@@ -355,8 +360,7 @@ class Node:
             for action in self.starter.due(now):
                 is_busy = True
                 self._begin(action, now)
-            for exchange in self.labels.values():
-                is_busy = self._send_binding(exchange, now) or is_busy
+            is_busy = self.labels.speak(lambda exchange: self._send_binding(exchange, now)) or is_busy
         for datagram in self.engine.datagrams_to_send(now):
             self._underlay.send_ike(datagram)
 
@@ -465,7 +469,7 @@ class Node:
             if not plain:
                 self._install_static(plan, is_there=True)
             plain.add(session)
-        self.labels[session] = LabelExchange(
+        exchange = LabelExchange(
             self.config,
             plan,
             session,
@@ -476,6 +480,7 @@ class Node:
             on_route=self._on_route,
             may_fragment=event.may_fragment,
         )
+        self.labels.add(exchange)
         current = self.starter.peers[peer]
         if current.is_up and current.session not in (None, session, event.replaces):
             if not self._is_preferred(current.session, session):
@@ -498,7 +503,7 @@ class Node:
         self.addresses.on_gone(event.session)
         peer = self._sessions.pop(event.session, None)
         self._mobile.discard(event.session)
-        exchange = self.labels.pop(event.session, None)
+        exchange = self.labels.remove(event.session)
         if exchange is not None:
             exchange.close(now)
         known = self.children.label_sessions
@@ -630,10 +635,10 @@ class Node:
                 exchange.on_last_child_closed(vrf, label_class, now)
 
     def _remember_up(self, peer: str) -> None:
-        children = {
-            child.kind.name for child in self.children if child.peer == peer and child.retires_at is None
-        }
-        self._state.remember_up(peer, children)
+        if not self.plans[peer].peer.is_any:  # such a peer cannot be called after a restart
+            self._state.remember_up(
+                peer, {child.kind.name for child in self.children.of_peer(peer)}, self._now
+            )
 
     def _on_path(self, event: PeerAddressChanged) -> None:
         """Children that are retired only receive what is under way from where the peer was."""

@@ -85,6 +85,7 @@ class Runtime:
         for timer in (self._timer, self._arming):
             if timer is not None:
                 timer.cancel()
+        self.node.close()
         await self.sockets.close()
 
     async def shut_down(self, patience_s: float = 2.0) -> None:

@@ -112,6 +112,10 @@ class Starter:
             is_boot = plan.peer.start is Start.BOOT
             children = {child.name: ChildState(is_wanted=is_boot) for child in plan.children}
             self.peers[plan.peer.name] = PeerState(plan, children=children)
+        self._pending: dict[str, None] = {}
+        """Those of whom something is still wanted: most peers of a large endpoint are at rest."""
+        for peer in self.peers:
+            self._look_at(peer)
         self._is_stopped = False
 
     def stop(self) -> None:
@@ -126,12 +130,14 @@ class Starter:
             if child in (None, name):
                 one.is_wanted, one.is_held = True, False
                 one.back_off.reset()
+        self._look_at(peer)
 
     def hold(self, peer: str, child: str | None = None) -> None:
         """An operator terminates the child, or all of them: only a command, or traffic where that starts it, helps."""
         for name, one in self.peers[peer].children.items():
             if child in (None, name):
                 one.is_wanted, one.is_held = False, True
+        self._look_at(peer)
 
     def ask(self, peer: str, child: str) -> bool:
         """A packet waits for the child; False if none may be started for it, or is down."""
@@ -140,6 +146,7 @@ class Starter:
         if start is Start.NONE or (one.is_held and start is Start.BOOT):
             return False
         one.is_wanted = True
+        self._look_at(peer)
         return not one.is_down
 
     def due(self, now: float) -> list[Initiate | Create]:
@@ -147,7 +154,8 @@ class Starter:
         actions: list[Initiate | Create] = []
         if self._is_stopped:
             return actions
-        for name, state in self.peers.items():
+        for name in list(self._pending):
+            state = self.peers[name]
             if state.session is None:
                 if self._may_initiate(state) and state.back_off.not_before <= now:
                     actions.append(Initiate(name))
@@ -156,6 +164,7 @@ class Starter:
                     if self._is_missing(one) and self._creation_at(state, one) <= now:
                         one.is_starting = True
                         actions.append(Create(name, state.session, child))
+                self._look_at(name)
         return actions
 
     def next_deadline(self) -> float | None:
@@ -163,7 +172,7 @@ class Starter:
         times: list[float] = []
         if self._is_stopped:
             return None
-        for state in self.peers.values():
+        for state in map(self.peers.__getitem__, self._pending):
             if state.session is None:
                 if self._may_initiate(state):
                     times.append(state.back_off.not_before)
@@ -173,6 +182,7 @@ class Starter:
 
     def on_initiated(self, peer: str, session: int) -> None:
         self.peers[peer].session = session
+        self._look_at(peer)
 
     def on_not_initiated(self, peer: str, now: float) -> None:
         """It could not even be tried: no address to begin from, say."""
@@ -186,6 +196,7 @@ class Starter:
         state.is_opener, state.is_native, state.up_at = is_opener, is_native, now
         for one in state.children.values():
             one.is_starting = False
+        self._look_at(peer)
 
     def on_gone(self, peer: str, session: int, now: float, *, failed: bool, refused: bool = False) -> None:
         """The session is over. `refused`: the other end said no for good reasons; do not ask it again soon."""
@@ -201,6 +212,7 @@ class Starter:
         for one in state.children.values():
             one.is_starting = False
             one.is_wanted = self._comes_back(state, one)
+        self._look_at(peer)
 
     def on_child(self, peer: str, child: str, now: float) -> None:
         one = self.peers[peer].children[child]
@@ -208,6 +220,7 @@ class Starter:
         if not one.installed:
             one.up_at = now
         one.installed += 1
+        self._look_at(peer)
 
     def on_child_gone(self, peer: str, child: str, now: float, *, by_peer: bool = False) -> None:
         """`by_peer`: the peer deleted it, and only it."""
@@ -222,6 +235,7 @@ class Starter:
             one.back_off.reset()
         elif by_peer and not one.is_held:
             one.back_off.fail(now, *PEER_BACK_OFF_S)
+        self._look_at(peer)
 
     def on_child_failed(
         self, peer: str, child: str, now: float, notify_type: int | None = None, detail: str = ""
@@ -231,6 +245,19 @@ class Starter:
         one.notify_type, one.detail = notify_type, detail
         if not one.installed:
             one.back_off.fail(now, *REFUSAL_BACK_OFF_S)
+        self._look_at(peer)
+
+    def _look_at(self, peer: str) -> None:
+        """Whether the peer is pending, after any change of its state."""
+        state = self.peers[peer]
+        if state.session is None:
+            is_pending = self._may_initiate(state)
+        else:
+            is_pending = state.is_up and any(self._is_missing(one) for _, one in state.usable())
+        if is_pending:
+            self._pending[peer] = None
+        else:
+            self._pending.pop(peer, None)
 
     @staticmethod
     def _comes_back(state: PeerState, one: ChildState) -> bool:

@@ -22,6 +22,8 @@ __all__ = ["EndpointState"]
 
 _log = logging.getLogger("mplsec.node")
 FILE = "state.json"
+SAVE_AFTER_S = 0.2
+"""A crash within this time of a change is as if the change had not been: the peer's liveness check heals it."""
 _REMEDY = "mend it, or remove it to forget which peers were native"
 
 
@@ -34,6 +36,7 @@ class EndpointState:
         """Identities with which native has once succeeded: `native-or-plain` never falls back with them (WIRE 4.2)."""
         self.up: dict[str, list[str]] = {}
         """Names of the children that each peer had when we were last heard of."""
+        self._save_at: float | None = None
         if self._path is not None and self._path.exists():
             self._load(self._path)
 
@@ -43,14 +46,29 @@ class EndpointState:
             self.native.add(identity)
             self._save()
 
-    def remember_up(self, peer: str, children: Iterable[str]) -> None:
-        """These children of the peer are up, and no others."""
+    def remember_up(self, peer: str, children: Iterable[str], now: float) -> None:
+        """These children of the peer are up, and no others. It is written soon: many change at once, often."""
         names = sorted(children)
         if names != self.up.get(peer, []):
             if names:
                 self.up[peer] = names
             else:
                 del self.up[peer]
+            if self._save_at is None:
+                self._save_at = now + SAVE_AFTER_S
+
+    def next_deadline(self) -> float | None:
+        """When `expire` has something to write."""
+        return self._save_at
+
+    def expire(self, now: float) -> None:
+        """Write what has changed, if it is time."""
+        if self._save_at is not None and self._save_at <= now:
+            self._save()
+
+    def flush(self) -> None:
+        """Write what has changed, now: this is the end."""
+        if self._save_at is not None:
             self._save()
 
     def tighten(self, plan: PeerPlan) -> PeerPlan:
@@ -72,6 +90,7 @@ class EndpointState:
         self.native, self.up = set(facts["native"]), up
 
     def _save(self) -> None:
+        self._save_at = None
         if self._path is None:
             return
         try:

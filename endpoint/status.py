@@ -28,8 +28,8 @@ def snapshot(node: Node, now: float, socket_drops: dict[str, int]) -> dict[str, 
         "addresses": list(node.config.endpoint.addresses),
         "peers": [_peer(node, name, now) for name in node.plans],
         "labels": [
-            {"peer": node.session_peer(session), "vrf": vrf, "class": label_class, "label": label}
-            for session, exchange in node.labels.items()
+            {"peer": node.session_peer(exchange.session), "vrf": vrf, "class": label_class, "label": label}
+            for exchange in node.labels
             for vrf, label_class, label in exchange.labels_given()
         ],
         "pools": [

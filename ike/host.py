@@ -5,8 +5,8 @@ Must not know exchanges; it keeps what several IKE SAs share and decides nothing
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -14,14 +14,17 @@ from ike.child import FIRST_FREE_SPI
 from ike.child import SPI_OCTETS as CHILD_SPI_OCTETS
 from ike.config import Connection, EngineSettings, Path
 from ike.configuration import AddressRequest, Configuration
+from ike.directory import ConnectionDirectory
 from ike.entropy import Entropy
 from ike.events import Datagram, Direction, DropReason, Event, IkeKeyLogEntry, TraceRecord
 from ike.fragments import Budget
+from ike.identities import identity_key
 from ike.life import LifeKind, LifeRecord, Subscriber
 from ike.nat import KEEPALIVE
 from ike.selectors import SelectorRegistry
 from ike.timers import TimerTable
 from ike.trace import summary
+from ike.wire.identity import Identity
 from ike.wire.message import NO_SPI, SPI_OCTETS, Message, SealedBody
 from ike.wire.payloads import NotifyPayload
 
@@ -49,6 +52,7 @@ class Host:
         key_log: Callable[[IkeKeyLogEntry], None] | None,
         rewrite_outgoing: Rewrite | None,
     ) -> None:
+        self.directory = ConnectionDirectory(connections)
         self.connections = tuple(connections)
         self.entropy = entropy
         self.registry = registry
@@ -63,6 +67,7 @@ class Host:
         self.events: deque[Event] = deque()
         self.sessions: dict[int, Session] = {}
         """Those with a connection: ours from the start, the peer's once it is authenticated."""
+        self._of_peer: defaultdict[Hashable, dict[int, Session]] = defaultdict(dict)
         self.half_open: dict[bytes, IkeSa] = {}
         """SHA-256 of an IKE_SA_INIT request -> what it made, while nobody is authenticated (RFC 7296 2.1)."""
         self.completed_inits: set[bytes] = set()
@@ -79,6 +84,23 @@ class Host:
         self._session_count = 0
         self._over: dict[IkeSa, None] = {}
         """Those that only say or repeat their last words, the oldest first."""
+
+    def note_peer(self, session: Session) -> None:
+        """The peer of a session is known."""
+        if session.peer_id is not None:
+            self._of_peer[identity_key(session.peer_id)][session.number] = session
+
+    def sessions_with(self, peer: Identity) -> tuple[Session, ...]:
+        """The established sessions whose peer has proved this identity."""
+        return tuple(self._of_peer.get(identity_key(peer), {}).values())
+
+    def forget_session(self, session: Session) -> None:
+        self.sessions.pop(session.number, None)
+        if session.peer_id is not None:
+            key = identity_key(session.peer_id)
+            self._of_peer[key].pop(session.number, None)
+            if not self._of_peer[key]:
+                del self._of_peer[key]
 
     def next_session(self) -> int:
         self._session_count += 1

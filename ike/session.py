@@ -30,7 +30,6 @@ from ike.exchanges.informational import DeleteChildSa, delete_ike_sa
 from ike.exchanges.mobike import UpdateAddresses
 from ike.exchanges.rekey_ike import RekeyIkeSa
 from ike.host import Host
-from ike.identities import identity_key
 from ike.life import LifeKind
 from ike.limits import RateLimit
 from ike.liveness import Liveness
@@ -210,6 +209,7 @@ class Session:
         self.extension_data, self.assigned = what.extension_data, what.assigned
         self.established_at = now
         self.host.sessions[self.number] = self
+        self.host.note_peer(self)
         self.location.begin(what.peer_addresses, now)
         self._end_other_sessions(now, is_only_one=what.is_only_one)
         self.host.emit(
@@ -250,13 +250,12 @@ class Session:
         A Delete goes out in both cases: in the first for if they crossed. Peers that prove no identity are not
         told apart by one (RFC 7619 2.3): those at this address are asked whether they are still there.
         """
+        if self.peer_id is None:
+            return
         others = [
             other
-            for other in self.host.sessions.values()
-            if other is not self
-            and other.established_at is not None
-            and other.local_id == self.local_id
-            and self._is_same_peer(other)
+            for other in self.host.sessions_with(self.peer_id)
+            if other is not self and other.local_id == self.local_id and self._is_same_place(other)
         ]
         if self.peer_id == Identity.null():
             for other in others:
@@ -269,12 +268,9 @@ class Session:
         for other in others[limit:]:
             other.end(Close(CloseReason.REPLACED, detail, (delete_ike_sa(),)), now)
 
-    def _is_same_peer(self, other: Session) -> bool:
-        if self.peer_id is None or other.peer_id is None:
-            return False
-        is_same = identity_key(self.peer_id) == identity_key(other.peer_id)
-        is_anonymous = self.peer_id == Identity.null()
-        return is_same and (not is_anonymous or self.current.path.peer[0] == other.current.path.peer[0])
+    def _is_same_place(self, other: Session) -> bool:
+        """Nobody in particular is told apart by its address."""
+        return self.peer_id != Identity.null() or self.current.path.peer[0] == other.current.path.peer[0]
 
     def _start_ike_timers(self, now: float) -> None:
         timers, connection = self.host.timers, self.connection
@@ -347,7 +343,7 @@ class Session:
 
     def _forget(self) -> None:
         self.host.timers.cancel_all(self)
-        self.host.sessions.pop(self.number, None)
+        self.host.forget_session(self)
 
     # --- children
 

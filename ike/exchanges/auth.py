@@ -304,13 +304,14 @@ def _find_connection(
     Who has a connection of its own gets none that stands for many, wherever it is and whatever it proves: else
     one of the many could pass for it. The named IDr is preferred, then what the AUTH method can prove.
     """
-    connections = sa.host.connections
-    meant = [connection for connection in connections if stands_for(connection.peer_id, peer_id)]
+    meant = sa.host.directory.meant_by(peer_id)
     most = max((specificity(connection.peer_id) for connection in meant), default=0)
+    here = sa.host.directory.at(sa.path.local[0], sa.path.peer[0]).connections
     fitting = [
         connection
-        for connection in usable_connections(meant, sa.path.local[0], sa.path.peer[0])
+        for connection in meant
         if specificity(connection.peer_id) == most
+        and connection in here
         and select_proposal((sa.keyed.proposal,), connection.ike_proposals)
     ]
     fitting.sort(
@@ -320,16 +321,6 @@ def _find_connection(
         )
     )
     return next(iter(fitting), None)
-
-
-def usable_connections(connections: Sequence[Connection], local: str, peer: str) -> list[Connection]:
-    """Those that a peer at this address may mean."""
-    return [
-        connection
-        for connection in connections
-        if (not connection.local_addresses or local in connection.local_addresses)
-        and (not connection.peer_addresses or peer in connection.peer_addresses)
-    ]
 
 
 def _respond_first_child(

@@ -12,13 +12,13 @@ import hashlib
 import ipaddress
 
 from ike.child import ke_groups
-from ike.config import Connection, Path
+from ike.config import Path
 from ike.cookies import CookieJar
 from ike.crypto.keymat import derive_ike_keys
+from ike.directory import Admission
 from ike.errors import ParseError, SchemaError
 from ike.events import Direction, DropReason
-from ike.exchanges.auth import usable_connections
-from ike.exchanges.credentials import announced_hashes, certificate_requests, hash_announcement
+from ike.exchanges.credentials import announced_hashes
 from ike.exchanges.key_exchange import answer_key_exchange
 from ike.exchanges.nat_detection import has_nat_detection, nat_detection, nat_state
 from ike.exchanges.refusal import Refused
@@ -89,31 +89,29 @@ class InitResponder:
         nonce_i, offer = message.get(NoncePayload), message.get(SaPayload)
         if nonce_i is None or offer is None:
             raise Refused(NotifyType.INVALID_SYNTAX, "no SA and Ni")
-        connections = usable_connections(host.connections, path.local[0], path.peer[0])
-        if not connections:
+        admission = host.directory.at(path.local[0], path.peer[0])
+        if not admission.connections:
             host.drop(DropReason.NO_CONNECTION)
             raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, "no connection for these addresses")
         source = self._proven_source(message, nonce_i, path, now)
         if not self._has_room(source):
             return
-        configured = [proposal for connection in connections for proposal in connection.ike_proposals]
-        chosen = select_proposal(offer.proposals, configured)
+        chosen = select_proposal(offer.proposals, admission.proposals)
         if chosen is None or offer.proposals[0].protocol != ProtocolId.IKE:
             raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, "no proposal fits")
         ke_r, shared = answer_key_exchange(host, ke_groups((chosen,))[0], message.get(KePayload))
         spi_r, nonce_r = host.new_ike_spi(), NoncePayload(host.nonce())
-        vendor_ids = _shared_vendor_ids(message, connections)
+        vendor_ids = admission.vendor_ids & {vendor.data for vendor in message.all(VendorIdPayload)}
         payloads: list[Payload] = [SaPayload((chosen,)), ke_r, nonce_r]
-        is_forced = any(connection.force_udp for connection in connections)
         nat = NatState()
-        if has_nat_detection(message) and not all(connection.forbid_udp for connection in connections):
-            payloads.extend(nat_detection(host, message.spi_i, spi_r, path, is_forced=is_forced))
-            nat = nat_state(message, path, is_forced)
-        payloads.extend(certificate_requests(connections))
+        if has_nat_detection(message) and not admission.forbids_udp:
+            payloads.extend(nat_detection(host, message.spi_i, spi_r, path, is_forced=admission.forces_udp))
+            nat = nat_state(message, path, admission.forces_udp)
+        payloads.extend(admission.certificate_requests)
         peer_hashes = announced_hashes(message)
-        announcement = hash_announcement(connections) if peer_hashes else ()
+        announcement = admission.hash_announcement if peer_hashes else ()
         payloads.extend(announcement)
-        fragment_octets = _fragment_octets(message, connections)
+        fragment_octets = _fragment_octets(message, admission)
         payloads.extend(fragmentation_announcement(fragment_octets))
         # RFC 6023 3; and without it a Vendor ID of ours would not count.
         payloads.append(NotifyPayload(NotifyType.CHILDLESS_IKEV2_SUPPORTED, protocol=ProtocolId.IKE))
@@ -166,14 +164,8 @@ def _source(address: str) -> str:
     return address
 
 
-def _shared_vendor_ids(message: Message, connections: list[Connection]) -> frozenset[bytes]:
-    ours = {connection.extension.vendor_id for connection in connections if connection.extension}
-    return frozenset(ours & {vendor.data for vendor in message.all(VendorIdPayload)})
-
-
-def _fragment_octets(message: Message, connections: list[Connection]) -> int | None:
+def _fragment_octets(message: Message, admission: Admission) -> int | None:
     """The smallest size of those who may be meant; None unless both ends want fragmentation (RFC 7383 2.3)."""
     if message.notify(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED) is None:
         return None
-    sizes = [connection.fragment_octets for connection in connections]
-    return min((octets for octets in sizes if octets is not None), default=None)
+    return admission.fragment_octets

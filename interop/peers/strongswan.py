@@ -100,8 +100,9 @@ secrets {{ ike-peer {{
 """
 
 
-def daemon_configuration(plugins: str) -> str:
+def daemon_configuration(plugins: str, *, logs_keys: bool = True) -> str:
     """strongswan.conf: the key material goes to the log, which is the lab's independent source of keys."""
+    levels = "ike = 4\n    chd = 4\n    cfg = 2\n    knl = 2\n    mgr = 2" if logs_keys else "default = 1"
     return f"""charon {{
   {plugins}
   filelog {{ log {{
@@ -109,11 +110,7 @@ def daemon_configuration(plugins: str) -> str:
     append = yes
     flush_line = yes
     default = 1
-    ike = 4
-    chd = 4
-    cfg = 2
-    knl = 2
-    mgr = 2
+    {levels}
   }} }}
 }}
 swanctl {{ load = random openssl pem pkcs1 pkcs8 pubkey x509 }}
@@ -121,14 +118,22 @@ swanctl {{ load = random openssl pem pkcs1 pkcs8 pubkey x509 }}
 
 
 class StrongSwan:
-    """charon on a machine, started with a connection. `plugins` is what strongswan.conf says about them."""
+    """charon on a machine, started with a connection. `plugins` is what strongswan.conf says about them.
+
+    `logs_keys` False: its log is that of ordinary use, and `keys` finds none.
+    """
 
     def __init__(
-        self, machine: Machine, connection: Connection, *, plugins: str = f"load = {FEW_PLUGINS}"
+        self,
+        machine: Machine,
+        connection: Connection,
+        *,
+        plugins: str = f"load = {FEW_PLUGINS}",
+        logs_keys: bool = True,
     ) -> None:
         self.machine = machine
         self.log = machine.share / "charon.log"
-        (machine.share / "strongswan.conf").write_text(daemon_configuration(plugins))
+        (machine.share / "strongswan.conf").write_text(daemon_configuration(plugins, logs_keys=logs_keys))
         (machine.share / "swanctl.conf").write_text(connection.text())
         self.start()
 

@@ -17,7 +17,7 @@ from interop.processes import LabError
 from tests.benchmarks.tunnels import NotHere, wire
 from tests.endpoint.namespaces import Namespaces, ip, wait_until
 
-__all__ = ["LibIpsec"]
+__all__ = ["LibIpsec", "SwanMachine", "swan_root"]
 
 SUITES = ("trixie", "bookworm")
 START = """
@@ -33,7 +33,15 @@ exec chroot {root}/merged sleep infinity
 """
 
 
-class _Machine:
+def swan_root() -> Path:
+    """The newest root file system with strongSwan that the interop lab has built; NotHere without one."""
+    roots = [root.path for root in map(strongswan_root, SUITES) if root.path.is_dir()]
+    if not roots:
+        raise NotHere("the interop lab has not built its file system yet (make interop)")
+    return roots[0]
+
+
+class SwanMachine:
     """A namespace with strongSwan's file system; what `StrongSwan` runs on."""
 
     def __init__(self, name: str, netns: str, folder: Path, lower: Path) -> None:
@@ -90,7 +98,7 @@ class LibIpsec:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._spaces = Namespaces()
-        self._machines: list[_Machine] = []
+        self._machines: list[SwanMachine] = []
         self.namespaces = ("", "")
         self.processes = (0, 0)
         self.version = ""
@@ -103,11 +111,9 @@ class LibIpsec:
         """Its device has 1400, whatever is wanted."""
 
     def __enter__(self) -> LibIpsec:
-        roots = [root.path for root in map(strongswan_root, SUITES) if root.path.is_dir()]
-        if not roots:
-            raise NotHere("the interop lab has not built its file system yet (make interop)")
+        lower = swan_root()
         try:
-            self._start(roots[0])
+            self._start(lower)
         except (LabError, AssertionError, subprocess.SubprocessError, OSError) as error:
             self._end()
             raise NotHere(f"it does not come up: {error}") from error
@@ -127,7 +133,7 @@ class LibIpsec:
         ends = []
         for number, netns in enumerate(self.namespaces, 1):
             ip("-n", netns, "address", "add", f"10.{number}.0.1/24", "dev", "lo")
-            machine = _Machine(f"swan{number}", netns, self._folder / f"swan{number}", lower)
+            machine = SwanMachine(f"swan{number}", netns, self._folder / f"swan{number}", lower)
             self._machines.append(machine)
             ends.append(StrongSwan(machine, _connection(number), plugins=PLUGINS))
         ends[0].initiate("net")

@@ -40,7 +40,7 @@ def up() -> NodePair:
 
 
 def exchange_of(end: End) -> LabelExchange:
-    (exchange,) = end.node.labels.values()
+    (exchange,) = end.node.labels
     return exchange
 
 

@@ -274,7 +274,7 @@ def test_unreadable_bindings_are_counted_and_cost_nothing() -> None:
     nodes.pe1.node.engine.send_notify(session.session, (NotifyPayload(LABEL_BINDING, b"\xff"),), nodes.now)
     nodes.pe1.node.handle_timer(nodes.now)
     nodes.run()
-    (exchange,) = nodes.pe2.node.labels.values()
+    (exchange,) = nodes.pe2.node.labels
     assert exchange.receiver.malformed == 1
     nodes.ping(1, "red", 1)
     nodes.run()
@@ -547,7 +547,7 @@ def test_a_peer_that_deletes_every_child_at_once_causes_no_storm() -> None:
 
 def test_moving_a_prefix_from_label_to_label_leaves_one_user_of_the_route() -> None:
     nodes = up()
-    (exchange,) = nodes.pe2.node.labels.values()
+    (exchange,) = nodes.pe2.node.labels
     sender = exchange.sender
     assert sender is not None
     prefix = ip_network("10.2.0.0/24")

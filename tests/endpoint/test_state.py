@@ -20,7 +20,8 @@ def plan(selectors: str) -> PeerPlan:
 def test_what_is_remembered_is_there_after_a_restart(tmp_path: Path) -> None:
     state = EndpointState(tmp_path / "made" / "with-its-parents")
     state.remember_native("pe2.example")
-    state.remember_up("pe2", ["red/standard", "blue/0"])
+    state.remember_up("pe2", ["red/standard", "blue/0"], 0.0)
+    state.flush()
     again = EndpointState(tmp_path / "made" / "with-its-parents")
     assert again.native == {"pe2.example"}
     assert again.up == {"pe2": ["blue/0", "red/standard"]}
@@ -28,24 +29,27 @@ def test_what_is_remembered_is_there_after_a_restart(tmp_path: Path) -> None:
 
 def test_a_peer_with_nothing_up_leaves_no_trace(tmp_path: Path) -> None:
     state = EndpointState(tmp_path)
-    state.remember_up("pe2", ["blue/0"])
-    state.remember_up("pe2", [])
+    state.remember_up("pe2", ["blue/0"], 0.0)
+    state.remember_up("pe2", [], 0.0)
+    state.flush()
     assert EndpointState(tmp_path).up == {}
 
 
 def test_nothing_is_written_before_there_is_something_to_keep(tmp_path: Path) -> None:
     state = EndpointState(tmp_path)
-    state.remember_up("pe2", [])
+    state.remember_up("pe2", [], 0.0)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_known_already_is_not_written_again(tmp_path: Path) -> None:
     state = EndpointState(tmp_path)
     state.remember_native("pe2.example")
-    state.remember_up("pe2", ["blue/0", "red/gold"])
+    state.remember_up("pe2", ["blue/0", "red/gold"], 0.0)
+    state.flush()
     (tmp_path / FILE).unlink()
     state.remember_native("pe2.example")
-    state.remember_up("pe2", ["red/gold", "blue/0"])
+    state.remember_up("pe2", ["red/gold", "blue/0"], 0.0)
+    state.flush()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -67,7 +71,8 @@ def test_what_a_killed_process_had_half_written_does_no_harm(tmp_path: Path) -> 
 def test_the_file_holds_names_and_nothing_else(tmp_path: Path) -> None:
     state = EndpointState(tmp_path)
     state.remember_native("pe2.example")
-    state.remember_up("pe2", ["red/gold"])
+    state.remember_up("pe2", ["red/gold"], 0.0)
+    state.flush()
     document = json.loads((tmp_path / FILE).read_text())
     assert document == {"native": ["pe2.example"], "up": {"pe2": ["red/gold"]}}
 
@@ -75,7 +80,7 @@ def test_the_file_holds_names_and_nothing_else(tmp_path: Path) -> None:
 def test_without_a_folder_nothing_outlives_the_process() -> None:
     state = EndpointState(None)
     state.remember_native("pe2.example")
-    state.remember_up("pe2", ["blue/0"])
+    state.remember_up("pe2", ["blue/0"], 0.0)
     assert (state.native, state.up) == ({"pe2.example"}, {"pe2": ["blue/0"]})
     assert EndpointState(None).native == set()
 
@@ -158,3 +163,14 @@ def test_a_file_nested_too_deeply_is_refused_with_the_remedy(tmp_path: Path) -> 
     (tmp_path / FILE).write_bytes(b"[" * 100_000)
     with pytest.raises(SetupError, match="remove it"):
         EndpointState(tmp_path)
+
+
+def test_what_comes_up_in_a_row_is_written_once_and_soon(tmp_path: Path) -> None:
+    state = EndpointState(tmp_path)
+    assert state.next_deadline() is None
+    for number in range(100):
+        state.remember_up(f"pe{number}", ["red/gold"], number / 1000)
+    at = state.next_deadline()
+    assert at is not None and at <= 1.0 and not list(tmp_path.iterdir())
+    state.expire(at)
+    assert len(EndpointState(tmp_path).up) == 100 and state.next_deadline() is None

@@ -233,7 +233,7 @@ def test_labels_per_prefix_and_per_vrf() -> None:
     )
     assert (len(red), len(blue)) == (2, 1)
     assert routes["green", "10.1.0.0/16"] is None, "a static route names no label"
-    (exchange,) = star.members["192.0.2.1"].node.labels.values()
+    (exchange,) = star.members["192.0.2.1"].node.labels
     given = [vrf for vrf, _, _ in exchange.labels_given()]
     assert sorted(given) == ["blue", "green", "red", "red"]
     assert len({label for _, _, label in exchange.labels_given()}) == 4

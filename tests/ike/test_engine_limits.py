@@ -196,7 +196,11 @@ def test_sessions_with_other_identities_do_not_count() -> None:
     pair.right.engine._host.settings = replace(SETTINGS, max_sessions_per_identity=1)
     pair.initiate()
     pair.run(1)
-    session_of(pair.right).peer_id = Identity.fqdn("other.example")
+    host, session = pair.right.engine._host, session_of(pair.right)
+    host.forget_session(session)
+    session.peer_id = Identity.fqdn("other.example")
+    host.sessions[session.number] = session
+    host.note_peer(session)
     pair.initiate()
     pair.run(1)
     assert len(pair.right.engine.sessions()) == 2
