@@ -22,8 +22,8 @@ __all__ = ["EndpointState"]
 
 _log = logging.getLogger("mplsec.node")
 FILE = "state.json"
-SAVE_AFTER_S = 0.2
-"""A crash within this time of a change is as if the change had not been: the peer's liveness check heals it."""
+SAVE_EVERY_S = 0.5
+"""A crash may lose what changed so shortly after another change: the peer's liveness check heals that."""
 _REMEDY = "mend it, or remove it to forget which peers were native"
 
 
@@ -37,6 +37,7 @@ class EndpointState:
         self.up: dict[str, list[str]] = {}
         """Names of the children that each peer had when we were last heard of."""
         self._save_at: float | None = None
+        self._not_before = float("-inf")
         if self._path is not None and self._path.exists():
             self._load(self._path)
 
@@ -47,15 +48,18 @@ class EndpointState:
             self._save()
 
     def remember_up(self, peer: str, children: Iterable[str], now: float) -> None:
-        """These children of the peer are up, and no others. It is written soon: many change at once, often."""
+        """These children of the peer are up, and no others. Of many changes in a row not every one is written."""
         names = sorted(children)
         if names != self.up.get(peer, []):
             if names:
                 self.up[peer] = names
             else:
                 del self.up[peer]
-            if self._save_at is None:
-                self._save_at = now + SAVE_AFTER_S
+            if now >= self._not_before:
+                self._save()
+                self._not_before = now + SAVE_EVERY_S
+            elif self._save_at is None:
+                self._save_at = self._not_before
 
     def next_deadline(self) -> float | None:
         """When `expire` has something to write."""
@@ -65,6 +69,7 @@ class EndpointState:
         """Write what has changed, if it is time."""
         if self._save_at is not None and self._save_at <= now:
             self._save()
+            self._not_before = now + SAVE_EVERY_S
 
     def flush(self) -> None:
         """Write what has changed, now: this is the end."""

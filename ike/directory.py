@@ -16,7 +16,7 @@ from ike.wire.identity import Identity
 from ike.wire.payloads import CertreqPayload, NotifyPayload
 from ike.wire.sa import Proposal
 
-__all__ = ["Admission", "ConnectionDirectory"]
+__all__ = ["Admission", "ConnectionDirectory", "is_at"]
 
 
 class Admission:
@@ -79,17 +79,18 @@ class ConnectionDirectory:
         key = tuple(address if address in self._addresses else "" for address in (local, peer))
         admission = self._admissions.get((key[0], key[1]))
         if admission is None:
-            admission = Admission(tuple(one for one in self._connections if _is_at(one, local, peer)))
+            admission = Admission(tuple(one for one in self._connections if is_at(one, local, peer)))
             self._admissions[key[0], key[1]] = admission
         return admission
 
     def meant_by(self, identity: Identity) -> list[Connection]:
-        """Those for this identity: by name, or one of many."""
+        """Those for this identity, wherever it is: by name, or one of many."""
         named = self._named.get(identity_key(identity), [])
         return [one for one in (*named, *self._collective) if stands_for(one.peer_id, identity)]
 
 
-def _is_at(connection: Connection, local: str, peer: str) -> bool:
+def is_at(connection: Connection, local: str, peer: str) -> bool:
+    """Whether a peer at this address may mean the connection."""
     return (not connection.local_addresses or local in connection.local_addresses) and (
         not connection.peer_addresses or peer in connection.peer_addresses
     )

@@ -46,23 +46,33 @@ class TimerTable:
 
     def __init__(self) -> None:
         self._at: dict[TimerKey, float] = {}
+        self._of_owner: dict[TimerOwner, dict[TimerKey, None]] = {}
         self._heap: list[tuple[float, int, TimerKey]] = []
         self._count = 0
 
     def set(self, at: float, kind: TimerKind, owner: TimerOwner, detail: Hashable = None) -> None:
         key = TimerKey(kind, owner, detail)
         self._at[key] = at
+        self._of_owner.setdefault(owner, {})[key] = None
         self._count += 1
         heapq.heappush(self._heap, (at, self._count, key))
 
     def cancel(self, kind: TimerKind, owner: TimerOwner, detail: Hashable = None) -> None:
-        self._at.pop(TimerKey(kind, owner, detail), None)
+        self._forget(TimerKey(kind, owner, detail))
         self._compact()
 
     def cancel_all(self, owner: TimerOwner) -> None:
-        for key in [key for key in self._at if key.owner is owner]:
+        for key in self._of_owner.pop(owner, {}):
             del self._at[key]
         self._compact()
+
+    def _forget(self, key: TimerKey) -> None:
+        if self._at.pop(key, None) is None:
+            return
+        keys = self._of_owner[key.owner]
+        del keys[key]
+        if not keys:
+            del self._of_owner[key.owner]
 
     def __len__(self) -> int:
         return len(self._at)
@@ -84,7 +94,7 @@ class TimerTable:
         if not self._heap or self._heap[0][0] > now:
             return None
         key = heapq.heappop(self._heap)[2]
-        del self._at[key]
+        self._forget(key)
         return key
 
     def _drop_stale(self) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ike.child import Agreement, Child, ChildTerms, agree, propose
 from ike.config import ChildConfig, Connection
 from ike.configuration import Ends
+from ike.directory import is_at
 from ike.events import ChildSaFailed, CloseReason, Event, FailureReason
 from ike.exchanges.auth_lifetime import announced_lifetime, lifetime_notify
 from ike.exchanges.configuration import (
@@ -306,12 +307,11 @@ def _find_connection(
     """
     meant = sa.host.directory.meant_by(peer_id)
     most = max((specificity(connection.peer_id) for connection in meant), default=0)
-    here = sa.host.directory.at(sa.path.local[0], sa.path.peer[0]).connections
     fitting = [
         connection
         for connection in meant
         if specificity(connection.peer_id) == most
-        and connection in here
+        and is_at(connection, sa.path.local[0], sa.path.peer[0])
         and select_proposal((sa.keyed.proposal,), connection.ike_proposals)
     ]
     fitting.sort(
