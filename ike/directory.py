@@ -63,7 +63,7 @@ class ConnectionDirectory:
     """Made once; a look-up by address is remembered, for as many addresses as connections name."""
 
     def __init__(self, connections: Sequence[Connection]) -> None:
-        self._connections = tuple(connections)
+        self.connections = tuple(connections)
         self._addresses = {
             address for one in connections for address in (*one.local_addresses, *one.peer_addresses)
         }
@@ -79,7 +79,7 @@ class ConnectionDirectory:
         key = tuple(address if address in self._addresses else "" for address in (local, peer))
         admission = self._admissions.get((key[0], key[1]))
         if admission is None:
-            admission = Admission(tuple(one for one in self._connections if is_at(one, local, peer)))
+            admission = Admission(tuple(one for one in self.connections if is_at(one, local, peer)))
             self._admissions[key[0], key[1]] = admission
         return admission
 

@@ -53,7 +53,6 @@ class Host:
         rewrite_outgoing: Rewrite | None,
     ) -> None:
         self.directory = ConnectionDirectory(connections)
-        self.connections = tuple(connections)
         self.entropy = entropy
         self.registry = registry
         self.settings = settings
@@ -84,6 +83,10 @@ class Host:
         self._session_count = 0
         self._over: dict[IkeSa, None] = {}
         """Those that only say or repeat their last words, the oldest first."""
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        return self.directory.connections
 
     def note_peer(self, session: Session) -> None:
         """The peer of a session is known."""

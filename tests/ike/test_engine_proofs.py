@@ -28,6 +28,7 @@ from ike import (
 from ike.config import LocalAuth, PeerAuth
 from ike.crypto.auth import psk_auth
 from ike.crypto.prf import Prf
+from ike.directory import ConnectionDirectory
 from ike.identities import parse_peer_name
 from ike.numbers import AuthMethod, CertEncoding, NotifyType
 from ike.testing.pair import PSK, Pair
@@ -163,7 +164,7 @@ def swap(pair: Pair) -> None:
         (connection,) = side.engine._host.connections
         other = "left.example" if own.startswith("right") else "right.example"
         changed = replace(connection, local_id=Identity.fqdn(own), peer_id=Identity.fqdn(other))
-        side.engine._host.connections = (changed,)
+        side.engine._host.directory = ConnectionDirectory((changed,))
         side.engine._connections = {"peer": changed}
 
 

@@ -19,6 +19,7 @@ from ike import (
     NullAuth,
     PskAuth,
 )
+from ike.directory import ConnectionDirectory
 from ike.numbers import ExchangeType, NotifyType
 from ike.testing.pair import Pair, Side
 from ike.wire.payloads import NotifyPayload
@@ -38,7 +39,7 @@ def connection_of(side: Side, **changes: object) -> None:
     """Change the configuration of a side that is running already."""
     (old,) = side.engine._host.connections
     new = replace(old, **changes)  # type: ignore[arg-type]
-    side.engine._host.connections = (new,)
+    side.engine._host.directory = ConnectionDirectory((new,))
     side.engine._connections = {"peer": new}
 
 
