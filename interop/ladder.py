@@ -1,12 +1,14 @@
 """A decoded capture as a ladder: each IKE message with its payloads, and runs of ESP packets, in their order.
 
-Must not know: any case, nor how the ladder is shown. Names: RFC 7296 3.2, 3.10.1 and IANA's registry.
+Must not know: any case, nor how the ladder is shown. Names of payloads: RFC 7296 3.2.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+
+from ike.numbers import ExchangeType, NotifyType, name_of
 
 from .capture import Packet
 from .wire import (
@@ -22,7 +24,6 @@ from .wire import (
     ike_messages,
 )
 
-EXCHANGES = {34: "IKE_SA_INIT", 35: "IKE_AUTH", 36: "CREATE_CHILD_SA", 37: "INFORMATIONAL"}
 PAYLOADS = {
     33: "SA",
     34: "KE",
@@ -40,30 +41,6 @@ PAYLOADS = {
     47: "CP",
     48: "EAP",
     53: "SKF",
-}
-NOTIFIES = {
-    1: "UNSUPPORTED_CRITICAL_PAYLOAD",
-    4: "INVALID_IKE_SPI",
-    7: "INVALID_SYNTAX",
-    14: "NO_PROPOSAL_CHOSEN",
-    17: "INVALID_KE_PAYLOAD",
-    24: "AUTHENTICATION_FAILED",
-    38: "TS_UNACCEPTABLE",
-    43: "TEMPORARY_FAILURE",
-    44: "CHILD_SA_NOT_FOUND",
-    16384: "INITIAL_CONTACT",
-    16388: "NAT_DETECTION_SOURCE_IP",
-    16389: "NAT_DETECTION_DESTINATION_IP",
-    16390: "COOKIE",
-    16391: "USE_TRANSPORT_MODE",
-    16393: "REKEY_SA",
-    16394: "ESP_TFC_PADDING_NOT_SUPPORTED",
-    16396: "MOBIKE_SUPPORTED",
-    16397: "ADDITIONAL_IP4_ADDRESS",
-    16404: "MULTIPLE_AUTH_SUPPORTED",
-    16418: "CHILDLESS_IKEV2_SUPPORTED",
-    16430: "IKEV2_FRAGMENTATION_SUPPORTED",
-    16431: "SIGNATURE_HASH_ALGORITHMS",
 }
 
 
@@ -111,7 +88,7 @@ def ladder(packets: list[Packet]) -> list[Rung]:
 
 
 def describe_message(message: IkeMessage) -> str:
-    exchange = EXCHANGES.get(message.exchange, f"exchange {message.exchange}")
+    exchange = name_of(ExchangeType, message.exchange)
     kind = "response" if message.is_response else "request"
     names = [_name(one) for one in message.payloads if one.type not in (SK, SKF)]
     last = f", in {message.fragments} fragments" if message.fragments > 1 else ""
@@ -129,4 +106,4 @@ def _name(payload: Payload) -> str:
     if payload.type != NOTIFY:
         return PAYLOADS.get(payload.type, f"payload {payload.type}")
     number = payload.field.number("isakmp.notify.msgtype")
-    return f"N({NOTIFIES.get(number or 0, number)})"
+    return f"N({name_of(NotifyType, number or 0)})"

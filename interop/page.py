@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 LOG_LINES = 40
+SIGNS = {"passed": "&check;", "failed": "&cross;", "unsupported": "&mdash;"}
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --good: #1a7f37; --bad: #cf222e; --soft: #8881; }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1180px; padding: 0 1rem;
@@ -21,7 +22,8 @@ table { border-collapse: collapse; width: 100%; table-layout: fixed; }
 th, td { border: 1px solid var(--line); padding: .3rem .5rem; text-align: left; vertical-align: top;
          overflow-wrap: anywhere; font-size: .88rem; }
 thead th { background: var(--soft); }
-.matrix th:first-child { width: 36%; }
+.matrix th:first-child { width: 32%; font-weight: 500; }
+.matrix td { white-space: nowrap; } .matrix thead th { font-size: .78rem; }
 .passed { color: var(--good); } .failed { color: var(--bad); font-weight: 600; } .unsupported { opacity: .7; }
 a { color: inherit; } .small { opacity: .7; font-size: .85rem; }
 details { border: 1px solid var(--line); border-radius: 6px; margin: .4rem 0; padding: .3rem .8rem; }
@@ -54,7 +56,8 @@ def write_page(report: Path) -> Path:
 <title>mplsec: interop</title><style>{STYLE}</style></head><body>
 <h1>Interop: {passed} of {len(results)} cases passed, {peers} peers</h1>
 <p>Each case ran our program against another one, captured the wire, and judged what tshark decoded there.
-A cell leads to what was seen, the messages, and both programs' logs.</p>
+A cell leads to what was seen, the messages, and both programs' logs. It names our role, initiator or responder of the
+IKE SA: &check; passed, &cross; failed, &mdash; unsupported by the peer.</p>
 {render_matrix(results)}
 <h2>Cases</h2>
 {cases}
@@ -71,8 +74,8 @@ def render_matrix(results: list[dict[str, Any]]) -> str:
     for result in results:
         versions[result["peer"]].add(str(result["peer_version"]))
         cell = (
-            f'<a class="{escape(result["result"])}" href="#{escape(result["name"])}">'
-            f"{escape(result['role'])} {escape(result['result'])}</a>"
+            f'<a class="{escape(result["result"])}" href="#{escape(result["name"])}" title="{escape(result["name"])}, '
+            f'{escape(result["result"])}">{SIGNS[result["result"]]} {escape(result["role"][:4])}</a>'
         )
         rows.setdefault(result["feature"], {}).setdefault(result["peer"], []).append(cell)
     head = "".join(
@@ -85,7 +88,7 @@ def render_matrix(results: list[dict[str, Any]]) -> str:
         + "</tr>"
         for feature, cells in rows.items()
     )
-    top = f"<thead><tr><th>feature (our role)</th>{head}</tr></thead>"
+    top = f"<thead><tr><th>feature</th>{head}</tr></thead>"
     return f'<table class="matrix">{top}\n<tbody>{body}</tbody></table>'
 
 

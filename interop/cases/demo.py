@@ -41,7 +41,7 @@ class Demo(Case):
                 done = run(argv, netns=host, timeout_s=60)
         # The keys that the demo exported open the capture, in the place where the decoder looks for them.
         shutil.copytree(keys, lab.keys, dirs_exist_ok=True)
-        version = run(["tshark", "--version"]).stdout.splitlines()[0]
+        version = run(["tshark", "--version"]).stdout.splitlines()[0].partition(" (Git")[0]
         document = json.loads(done.stdout)
         return {"peer_version": version, "demo": {name: document[name] for name in ("steps", "counters")}}
 
