@@ -38,7 +38,7 @@ Address: TypeAlias = tuple[str, int]
 """An IPv4 or IPv6 address as text, and a port (0 where there are none)."""
 Ancillary: TypeAlias = list[tuple[int, int, bytes]]
 
-RECEIVE_BUFFER_OCTETS = 4 * 1024 * 1024
+BUFFER_OCTETS = 4 * 1024 * 1024
 LARGEST_DATAGRAM_OCTETS = 65535
 
 # Linux's numbers (ip(7), ipv6(7), socket(7)) that Python's socket module does not name.
@@ -46,7 +46,7 @@ _IP_MTU_DISCOVER = 10
 _IPV6_MTU_DISCOVER = 23
 _PMTUDISC_DONT = 0
 _PMTUDISC_DO = 2
-_SO_RCVBUFFORCE = 33
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 
 HERE = FrontDoor()
 """The underlay is where we are."""
@@ -115,9 +115,9 @@ def open_socket(
         opened.close()
         raise SetupError(_refusal(local, kind, protocol, front_door, error)) from error
     # As much as the system grants; the forced form needs CAP_NET_ADMIN.
-    for option in (socket.SO_RCVBUF, _SO_RCVBUFFORCE):
+    for option in (socket.SO_RCVBUF, _SO_RCVBUFFORCE, socket.SO_SNDBUF, _SO_SNDBUFFORCE):
         with contextlib.suppress(OSError):
-            opened.setsockopt(socket.SOL_SOCKET, option, RECEIVE_BUFFER_OCTETS)
+            opened.setsockopt(socket.SOL_SOCKET, option, BUFFER_OCTETS)
     return opened
 
 

@@ -52,7 +52,7 @@ auth      = {{ psk_file = "secret" }}
 ike       = ["aes256gcm16-prfsha384-x25519"]
 esp       = ["aes256gcm16"]
 udp       = "always"
-start     = "boot"
+start     = "{start}"
 link_mtu  = {link_mtu}
 
   [[peer.vrf]]
@@ -134,7 +134,15 @@ class Ours:
         secret.chmod(0o600)
         own = {"own": number, "other": 3 - number, "front": front, "red": self.namespaces[number - 1]}
         config, control = folder / "pe.toml", folder / "control.sock"
-        config.write_text(CONFIG.format(**own, folder=folder, mtu=LARGEST_MTU, link_mtu=WIRE_MTU))
+        config.write_text(
+            CONFIG.format(
+                **own,
+                folder=folder,
+                start="boot" if number == 1 else "none",
+                mtu=LARGEST_MTU,
+                link_mtu=WIRE_MTU,
+            )
+        )
         command = [sys.executable, "-m", "endpoint", "run", str(config), "--control", str(control)]
         with (folder / "log").open("wb") as log:
             self._running.append(subprocess.Popen(command, stdout=log, stderr=log))

@@ -13,6 +13,7 @@ from ipaddress import ip_interface, ip_network
 import pytest
 from scapy.layers.inet import IP, UDP
 
+from endpoint import tun as tun_module
 from endpoint.errors import SetupError
 from endpoint.netns import in_namespace
 from endpoint.tun import Tun, TunDrop
@@ -92,6 +93,34 @@ async def test_what_is_no_ip_packet_is_counted(tun: Tun, namespace: str, ip: Ip)
     ip("link", "set", "red0", "down", netns=namespace)
     tun.write_batch([bytes(IP(src="10.1.0.9", dst="10.1.0.1"))])
     assert tun.drops[TunDrop.DOWN] == 1
+
+
+async def test_a_kernel_that_refuses_super_packets_gets_packets(
+    tun: Tun, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customer = customer_socket(namespace)
+    port = customer.getsockname()[1]
+    packets = [
+        bytes(IP(src="10.1.0.9", dst="10.1.0.1") / UDP(sport=9, dport=port) / (b"%d" % n)) for n in range(5)
+    ]
+
+    def unknown(packets: list[bytes], own: object) -> list[tuple[list[bytes], int]]:
+        kind_of_nothing = b"\0\x63" + bytes(8)
+        return [
+            ([bytes(10), packets[0]], 1),
+            ([kind_of_nothing, *packets[1:4]], 3),
+            ([bytes(10), packets[4]], 1),
+        ]
+
+    monkeypatch.setattr(tun_module, "coalesce", unknown)
+    tun.write_batch(packets)
+    assert not tun.has_offload
+    tun.write_batch(packets[:2])
+    async with asyncio.timeout(5):
+        came = [await asyncio.get_running_loop().sock_recv(customer, 100) for _ in range(7)]
+    assert came == [b"0", b"1", b"2", b"3", b"4", b"0", b"1"]
+    assert not tun.drops
+    customer.close()
 
 
 async def test_mtu_can_be_changed(tun: Tun, namespace: str, ip: Ip) -> None:
