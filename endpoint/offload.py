@@ -110,6 +110,7 @@ def _run(packets: Sequence[bytes], start: int, head: _Head, own: Collection[byte
     if must_verify and not _is_intact(packets[start], head):
         return []
     heads, expected, size, from_bytes = [number], number, octets + payload_octets, int.from_bytes
+    header_part = slice(octets)
     for packet in packets[start + 1 : start + most]:
         expected += step
         shorter = size - len(packet)
@@ -121,7 +122,7 @@ def _run(packets: Sequence[bytes], start: int, head: _Head, own: Collection[byte
                 if (expected >> checksum_at & 0xFFFF) + shorter >= 0xFFFF:
                     break
                 expected += shorter << checksum_at
-        this = from_bytes(packet[:octets], "big")
+        this = from_bytes(packet[header_part], "big")
         if (this ^ expected) | ignored != ignored or (must_verify and not _is_intact(packet, head)):
             break
         heads.append(this)
@@ -151,7 +152,8 @@ def _pseudo_sum(head: _Head, total_octets: int) -> int:
 def _join(packets: Sequence[bytes], head: _Head, heads: list[int]) -> Write:
     """The super-packet of a run; `heads` are its headers as numbers."""
     _, octets, ip_octets, _, payload_octets = head
-    payloads = [packet[octets:] for packet in packets]
+    payload_part = slice(octets, None)
+    payloads = [packet[payload_part] for packet in packets]
     last = packets[-1]
     total_octets = octets + (len(packets) - 1) * payload_octets + len(payloads[-1])
     header = bytearray(packets[0][:octets])

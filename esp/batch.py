@@ -143,17 +143,20 @@ def _open_row(sa: InboundSa, cipher: AeadCipher, packets: Sequence[bytes], outco
     heads = _heads(sa.spi, first, count)
     associated = [sa.spi + number for number in _eights(first, count)] if sa.esn else heads
     salt, decrypt = cipher.salt, cipher.aead.decrypt
-    ended = next_header = trailer_octets = 0
+    ended = next_header = 0
     payloads: list[bytes] = []
     # The trailer of one packet is most often that of the next; it has its own length in it.
     trailer: bytes | None = None
+    # A slice that is there already costs a third less than one that is written out.
+    head_part, iv_part, sealed_part = slice(8), slice(8, _HEAD_OCTETS), slice(_HEAD_OCTETS, None)
+    payload_part = trailer_part = slice(0)
     try:
         for packet, head, data in zip(packets, heads, associated, strict=False):
-            if packet[:8] != head:
+            if packet[head_part] != head:
                 break
-            plaintext = decrypt(salt + packet[8:16], packet[16:], data)
-            if plaintext[-trailer_octets:] == trailer:
-                payloads.append(plaintext[:-trailer_octets])
+            plaintext = decrypt(salt + packet[iv_part], packet[sealed_part], data)
+            if plaintext[trailer_part] == trailer:
+                payloads.append(plaintext[payload_part])
                 continue
             stripped = _strip(sa, plaintext)
             if isinstance(stripped, DropReason) or stripped[1] != next_header:
@@ -167,7 +170,7 @@ def _open_row(sa: InboundSa, cipher: AeadCipher, packets: Sequence[bytes], outco
             payload, next_header = stripped
             payloads.append(payload)
             trailer = plaintext[len(payload) :]
-            trailer_octets = len(trailer)
+            payload_part, trailer_part = slice(-len(trailer)), slice(-len(trailer), None)
     except InvalidTag:
         pass  # the reference finds that once more, and counts it
     finally:

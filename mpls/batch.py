@@ -153,9 +153,9 @@ def _run_length(packets: Sequence[bytes], start: int, front: int, octets: int, i
     from_bytes = int.from_bytes
     expected = from_bytes(packets[start][:octets], "big")
     is_padded = expected >> length_at & 0xFFFF != size - not_counted
-    count = 1
+    count, looked_at = 1, slice(octets)
     for packet in packets[start + 1 :]:
-        number = from_bytes(packet[:octets], "big")
+        number = from_bytes(packet[looked_at], "big")
         if len(packet) != size:
             has_other_length = number >> length_at & 0xFFFF != len(packet) - not_counted
             if is_padded or has_other_length or (number ^ expected) & fixed_but_length:
@@ -171,10 +171,9 @@ def _run_length(packets: Sequence[bytes], start: int, front: int, octets: int, i
 def _follow(first: bytes, run: list[bytes], front: int) -> list[bytes]:
     """The packets of a run as they go on; `first`: as the reference says of the first."""
     end = front + len(first)
-    if len(run[0]) == end:
-        packets = [packet[front:] for packet in run] if front else run
-    else:  # with padding behind, all of them
-        packets = [packet[front:end] for packet in run]
+    # Padding is behind all of them or none.
+    part = slice(front, None if len(run[0]) == end else end)
+    packets = run if part == slice(0, None) else [packet[part] for packet in run]
     if first[:_TTL_END] == packets[0][:_TTL_END]:
         return packets
     return [ip.decrement_ttl(packet) for packet in packets]
