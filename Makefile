@@ -30,6 +30,8 @@ interop-stability: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@$(BIN)/python -m tests.benchmarks.bench_esp
 	@$(BIN)/python -m tests.benchmarks.bench_dataplane $(BENCH)
+	@$(BIN)/python -m tests.benchmarks.bench_mpls
+	@$(BIN)/python -m tests.benchmarks.bench_ike
 
 # Long runs, up to half an hour each (tests/soak/__init__.py says how to add one).
 soak: $(VENV)/.dev

@@ -16,6 +16,7 @@ from esp.batch import open_batch, seal_batch
 from esp.replay import ReplayWindow
 from esp.sa import InboundSa, OutboundSa
 from esp.transforms import transform_for
+from mpls.batch import check_inbound_batch, forward_batch
 from mpls.binding_session import BindingReceiver, BindingSender
 from mpls.capability import LABEL_BINDINGS, Capability
 from mpls.crypto_map import CryptoMap, Flow, Match, Protect, Rule, compile_default
@@ -26,7 +27,6 @@ from mpls.forwarding import (
     Labelled,
     Outbound,
     PlainMap,
-    check_inbound,
     check_outbound,
 )
 from mpls.identifiers import VrfId
@@ -88,15 +88,17 @@ def label_path() -> Result:
     def with_labels() -> int:
         for _ in range(BATCHES):
             ready: list[bytes] = []
-            for one in packets:
-                labelled = outbound.forward("red0", one)
-                if not isinstance(labelled, Labelled):
-                    raise SystemExit(f"not forwarded: {labelled}")
-                if check_outbound(child_map, labelled, Encapsulation.MPLS_IN_IP) is not None:
+            for run in forward_batch(outbound, "red0", packets):
+                first = run.first
+                if not isinstance(first, Labelled):
+                    raise SystemExit(f"not forwarded: {first}")
+                if check_outbound(child_map, first, Encapsulation.MPLS_IN_IP) is not None:
                     raise SystemExit("outside the selectors")
-                ready.append(labelled.stack + labelled.body)
-            for payload in esp(ready):
-                check_inbound(policy, space, MPLS_IN_IP, payload, HERE, THERE, {"red": red})
+                ready += [first.stack + body for body in run.bodies]
+            opened = esp(ready)
+            delivered = check_inbound_batch(policy, space, MPLS_IN_IP, opened, HERE, THERE, {"red": red})
+            if sum(len(run.packets) for run in delivered) != BATCH:
+                raise SystemExit("not delivered")
         return BATCHES * BATCH
 
     ns = interleave({"labels": ns_each(with_labels), "esp": ns_each(esp_alone)})
