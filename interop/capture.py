@@ -14,6 +14,9 @@ from pathlib import Path
 
 from .processes import Background, LabError, run, tail_of, wait_until
 
+BUFFER_KIB = 32768
+"""Room for what arrives while tcpdump waits for a processor."""
+
 
 class Capture:
     """tcpdump on an interface of a namespace, as a context manager; the file is complete on leaving."""
@@ -21,7 +24,7 @@ class Capture:
     def __init__(self, file: Path, *, netns: str, interface: str) -> None:
         self.file = file
         self._log = file.with_suffix(".tcpdump.log")
-        options = ["--immediate-mode", "-U", "-n", "-s", "0"]
+        options = ["--immediate-mode", "-U", "-n", "-s", "0", "-B", str(BUFFER_KIB)]
         self._arguments = ["tcpdump", *options, "-i", interface, "-w", str(file)]
         self._netns = netns
 

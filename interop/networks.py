@@ -92,6 +92,8 @@ class Network:
         """Give a namespace a card with addresses/lengths; its port is `port`, on the peer's side unless told."""
         ip("link", "add", port, "type", "veth", "peer", "name", card, "netns", namespace, netns=self.wire)
         ip("link", "set", port, "master", bridge or self.far_bridge, "up", netns=self.wire)
+        # Datagrams that were handed over as one (UDP_SEGMENT) would be one frame in the capture.
+        ip("link", "set", card, "gso_max_segs", "1", netns=namespace)
         for address in addresses:
             if ":" in address:
                 write_setting(namespace, f"net/ipv6/conf/{card}/disable_ipv6", "0")
