@@ -27,9 +27,10 @@ from mpls.batch import Delivered, Forwarded, check_inbound_batch, forward_batch
 from mpls.drops import DropReason
 from mpls.encapsulation import is_cleartext_mpls
 from mpls.fit import clamp_mss, fit
-from mpls.forwarding import Bypassed, Delivery, Drop, Labelled, Outbound, Way, check_outbound
+from mpls.forwarding import Bypassed, Delivery, Drop, Labelled, Outbound, Way, check_outbound, time_exceeded
 from mpls.inside import stack_toward
 from mpls.label_space import LabelSpace
+from mpls.models import UNKNOWN_OUTER, Ecn, OuterFields, QosModel, copy_inward, is_alarming
 from mpls.plain import check_plain
 from mpls.vrf import Labels
 
@@ -48,8 +49,16 @@ REPLIES_PER_S = 100.0
 """ICMP errors into one VRF, and as many at once (RFC 4443 2.4 (f))."""
 
 
-EspArrival: TypeAlias = tuple[Sequence[bytes], tuple[str, int], str]
-"""ESP packets in a row, where they came from (port 0: outside UDP), and the local address they came to."""
+class EspArrival(NamedTuple):
+    """ESP packets in a row, where they came from (port 0: outside UDP), and the local address they came to.
+
+    `outer`: fields of their outer headers, where these count.
+    """
+
+    packets: Sequence[bytes]
+    peer: tuple[str, int]
+    local: str
+    outer: OuterFields = UNKNOWN_OUTER
 
 
 Deliver: TypeAlias = Callable[[str, list[bytes]], None]
@@ -60,11 +69,18 @@ class Underlay(Protocol):
     """Where ESP leaves."""
 
     def send_esp(
-        self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int, may_fragment: bool = False
+        self,
+        path: Path,
+        packets: Sequence[bytes],
+        *,
+        udp: bool,
+        tos: int,
+        ttl: int = 0,
+        may_fragment: bool = False,
     ) -> None:
         """Send ESP packets along `path`, in UDP or as protocol 50; `tos` is DSCP and ECN of the outer header.
 
-        DF is set unless `may_fragment`.
+        TTL 0 is that of the system. DF is set unless `may_fragment`.
         """
 
 
@@ -128,12 +144,15 @@ class DataPlane:
     ) -> None:
         self.drops: Counter[str] = Counter()
         self.delivered = 0
+        self.ecn_alarms = 0
+        """Packets with an ECN field outside that no tunnel makes (RFC 6040 4.2)."""
         self.observe: Callable[[Child, Received, Delivery | Drop], None] | None = None
         self._outbound, self._labels, self._children = outbound, labels, children
         self._underlay, self._owner, self._deliver = underlay, owner, deliver
         self._vrf_of = {one.name: vrf.name for vrf in outbound.vrfs.values() for one in vrf.attachments}
         sides = [one for vrf in outbound.vrfs.values() for one in vrf.attachments]
         self._labelled = {one.name: one for one in sides if one.labels is not Labels.NONE}
+        self._has_models = outbound.has_models
         self._waiting: dict[tuple[str, Serves], deque[_Waiting]] = {}
         self._handed_over: dict[str, list[bytes]] = {}
         self._audit_at = float("-inf")
@@ -253,7 +272,10 @@ class DataPlane:
                     self._drop_outbound(drop, attachment, now)
         if bodies:
             encapsulated = child.encapsulator.encapsulate_batch(labelled.stack, bodies, labelled.dscp)
-            runs.add(child, labelled.dscp << 2, may_fragment, *encapsulated)
+            tos = labelled.dscp << 2
+            if child.plan.peer.ecn is Ecn.COPY:
+                tos |= labelled.ecn
+            runs.add(child, OuterFields(tos, labelled.ttl), may_fragment, *encapsulated)
 
     def _send_run(self, run: _Run, payloads: list[bytes], *, now: float) -> None:
         """Seal the payloads of a run and send them."""
@@ -264,7 +286,8 @@ class DataPlane:
                 child.path,
                 packets,
                 udp=child.sa.udp_encapsulation,
-                tos=run.tos,
+                tos=run.outer.tos,
+                ttl=run.outer.ttl,
                 may_fragment=run.may_fragment,
             )
             self._owner.on_outbound(child, now)
@@ -340,8 +363,8 @@ class DataPlane:
         runs = _Runs(partial(self._send_run, now=now))
         heard: set[bytes] = set()
         opened = [
-            _Opened(spi, outcomes, peer, local)
-            for packets, peer, local in arrivals
+            _Opened(spi, outcomes, peer, local, outer)
+            for packets, peer, local, outer in arrivals
             for spi, outcomes in receive_batch(self._children.sad, packets)
         ]
         for one in opened:
@@ -380,14 +403,37 @@ class DataPlane:
             judged = self._observed(child, row, judged)
         for one in judged:
             if isinstance(one.first, Delivery):
-                packets = one.packets
+                marked = self._from_outer(child, one.first, one.packets, came.outer)
+                if isinstance(marked, Drop):
+                    self._drop_inbound(marked, child, source, destination, runs, now, len(one.packets))
+                    continue
+                delivery, packets = marked
                 if child.plan.peer.fitting.clamp_mss:
                     # What the peer's customer is told to send comes back by a child of the same budget.
-                    room = child.budget.vrf_mtu - len(one.first.stack)
-                    packets = clamp_mss(packets, room)
-                self._deliver_to(one.first, packets)
+                    packets = clamp_mss(packets, child.budget.vrf_mtu - len(delivery.stack))
+                self._deliver_to(delivery, packets)
             else:
                 self._drop_inbound(one.first, child, source, destination, runs, now)
+
+    def _from_outer(
+        self, child: Child, delivery: Delivery, packets: list[bytes], outer: OuterFields
+    ) -> tuple[Delivery, list[bytes]] | Drop:
+        """A row of packets after what DSCP, ECN and TTL outside mean to them, by the models configured."""
+        ecn, where = child.plan.peer.ecn, (delivery.vrf, delivery.label_class)
+        if not (self._has_models or ecn is Ecn.COPY):
+            return delivery, packets
+        ttl = self._outbound.ttl_model(delivery.vrf, child.peer)
+        qos = self._outbound.qos_model(*where, child.peer)
+        if qos is QosModel.SHORT_PIPE:
+            delivery = delivery._replace(tc=self._outbound.tc_of(*where, packets[0]))
+        if ecn is Ecn.COPY and is_alarming(packets[0], outer):
+            self.ecn_alarms += len(packets)
+        marked = copy_inward(packets, outer, ecn=ecn, qos=qos, ttl=ttl, label_ttl=delivery.label_ttl)
+        if not isinstance(marked, DropReason):
+            return delivery, marked
+        is_expired = marked is DropReason.TTL_EXPIRED
+        reply = time_exceeded(self._outbound.vrfs.get(delivery.vrf), packets[0]) if is_expired else None
+        return Drop(marked, *where, child.peer, reply)
 
     def _observed(self, child: Child, row: Row, judged: Iterable[Delivered]) -> Iterator[Delivered]:
         packets = iter(row.packets)
@@ -445,9 +491,16 @@ class DataPlane:
         return inside.attachment_for(destination) if inside.is_local(destination) else None
 
     def _drop_inbound(
-        self, drop: Drop, child: Child, source: str, destination: str, runs: _Runs, now: float
+        self,
+        drop: Drop,
+        child: Child,
+        source: str,
+        destination: str,
+        runs: _Runs,
+        now: float,
+        packets: int = 1,
     ) -> None:
-        self._count(drop.reason, child)
+        self._count(drop.reason, child, packets)
         if drop.reason is DropReason.LABEL_FOREIGN and now - self._audit_at >= 1 / AUDITS_PER_S:
             self._audit_at = now
             _log.warning(
@@ -476,6 +529,7 @@ class _Opened(NamedTuple):
     outcomes: list[Outcome]
     peer: tuple[str, int]
     local: str
+    outer: OuterFields
 
     def has(self, sequence: int) -> bool:
         """Whether an authentic packet with that number is among them."""
@@ -484,10 +538,10 @@ class _Opened(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """What packets that leave together have in common; `tos` and `may_fragment` (no DF) are of the outer header."""
+    """What packets that leave together have in common; `outer` and `may_fragment` (no DF) are of the outer header."""
 
     child: Child
-    tos: int
+    outer: OuterFields
     may_fragment: bool
     next_header: int
 
@@ -506,18 +560,18 @@ class _Runs:
         self._payloads: list[bytes] = []
 
     def add(
-        self, child: Child, tos: int, may_fragment: bool, next_header: int, payloads: list[bytes]
+        self, child: Child, outer: OuterFields, may_fragment: bool, next_header: int, payloads: list[bytes]
     ) -> None:
         run = self._run
         if (
             run is None
             or child is not run.child
-            or tos != run.tos
+            or outer != run.outer
             or next_header != run.next_header
             or may_fragment is not run.may_fragment
         ):
             self.flush()
-            self._run = _Run(child, tos, may_fragment, next_header)
+            self._run = _Run(child, outer, may_fragment, next_header)
         self._payloads += payloads
 
     def flush(self) -> None:

@@ -24,6 +24,7 @@ from mpls.drops import DropReason
 from mpls.encapsulation import GRE, MPLS_IN_IP, GreOptions, strip_gre
 from mpls.forwarding import check_cleartext
 from mpls.inside import attachment_of
+from mpls.models import OuterFields
 
 __all__ = ["Inside", "TunnelLink"]
 
@@ -71,9 +72,9 @@ class TunnelLink:
     def drops(self) -> Counter[SocketDrop]:
         return self._raw.drops
 
-    def _on_raw(self, batch: list[tuple[bytes, str, str]]) -> None:
+    def _on_raw(self, batch: list[tuple[bytes, str, str, OuterFields]]) -> None:
         taken: list[bytes] = []
-        for payload, source, _ in batch:
+        for payload, source, _, _ in batch:
             if source != self._peer:
                 reason = check_cleartext(self._protocol, payload, source, (self._peer,))
                 self._refused[reason or DropReason.NOT_MPLS] += 1

@@ -55,7 +55,7 @@ from ike.entropy import Entropy
 from ike.wire.payloads import NotifyPayload
 from mpls.binding_table import RouteAdded, RouteChange
 from mpls.bindings import Prefix
-from mpls.capability import LABEL_BINDING, LABEL_STATUS, Capability, CapabilityError
+from mpls.capability import LABEL_BINDING, LABEL_STATUS, UNIFORM_MODEL, Capability, CapabilityError
 from mpls.drops import DropReason
 from mpls.vrf import Interface
 
@@ -455,6 +455,9 @@ class Node:
             self._mobile.add(session)
         capability = _capability(event.extension_data)
         is_native = event.extension_data is not None
+        # A plain peer is as it is configured; a native one has said it (WIRE 4.1).
+        is_uniform = not is_native or (capability is not None and capability.has(UNIFORM_MODEL))
+        self.outbound.allow_uniform(peer, is_uniform)
         if is_native:
             self._state.remember_native(plan.peer.identity)
         elif plan.peer.selectors is Selectors.NATIVE_OR_PLAIN:

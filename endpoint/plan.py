@@ -175,7 +175,7 @@ def _plan_peer(config: Config, peer: PeerConfig, wall_clock: Callable[[], float]
         peer_addresses=() if peer.is_any else peer.addresses,
         local_port=config.endpoint.nat_port if config.starts_on_nat_port(peer) else config.endpoint.ike_port,
         peer_port=peer.port,
-        extension=_extension(peer) if is_native else None,
+        extension=_extension(peer, is_uniform=config.is_uniform) if is_native else None,
         extension_required=peer.selectors is Selectors.NATIVE,
         first_child=first.name if first is not None and may_start_in_auth else None,
         force_udp=peer.udp is Udp.ALWAYS,
@@ -199,12 +199,14 @@ def _local_identity(config: Config, peer: PeerConfig) -> Identity:
     return Identity.null() if is_anonymous else Identity.parse_text(config.endpoint.identity)
 
 
-def _extension(peer: PeerConfig) -> Extension:
+def _extension(peer: PeerConfig, *, is_uniform: bool) -> Extension:
     hint = {
         Encapsulation.MPLS_IN_IP: capability.MPLS_IN_IP,
         Encapsulation.MPLS_IN_GRE: capability.MPLS_IN_GRE,
     }.get(peer.encapsulation, 0)
-    ours = capability.Capability(MAX_BINDINGS, capability.LABEL_BINDINGS | hint, BINDINGS_PER_MESSAGE)
+    uniform = capability.UNIFORM_MODEL if is_uniform else 0
+    features = capability.LABEL_BINDINGS | hint | uniform
+    ours = capability.Capability(MAX_BINDINGS, features, BINDINGS_PER_MESSAGE)
     return Extension(EXTENSION_NAME, capability.VENDOR_ID, capability.MPLS_VRF_SUPPORTED, ours.encode())
 
 

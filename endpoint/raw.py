@@ -14,19 +14,24 @@ from typing import TypeAlias
 
 from endpoint.config import FrontDoor
 from endpoint.sockets import (
+    CONTROL_OCTETS,
     LARGEST_DATAGRAM_OCTETS,
+    Ancillary,
     SocketDrop,
     drop_of,
     open_socket,
+    outer_fields,
+    outer_fields_of,
     send,
     set_dont_fragment,
-    traffic_class,
+    watch_outer_fields,
 )
+from mpls.models import OuterFields
 
 __all__ = ["OnPackets", "RawSocket"]
 
-OnPackets: TypeAlias = Callable[[list[tuple[bytes, str, str]]], None]
-"""A batch of (what follows the IP header, source address, destination address)."""
+OnPackets: TypeAlias = Callable[[list[tuple[bytes, str, str, OuterFields]]], None]
+"""A batch of (what follows the IP header, source address, destination address, DSCP, ECN and TTL)."""
 
 RECEIVES_PER_WAKE_UP = 64
 
@@ -34,7 +39,13 @@ RECEIVES_PER_WAKE_UP = 64
 class RawSocket:
     """One IP protocol at one local address. The kernel writes the IP header, with DF set (RFC 4023 5.1)."""
 
-    def __init__(self, sock: socket.socket, protocol: int, on_packets: OnPackets) -> None:
+    def __init__(
+        self, sock: socket.socket, protocol: int, on_packets: OnPackets, *, watches_outer: bool = False
+    ) -> None:
+        # Of IPv4 the header itself says it.
+        self._asks_outer = watches_outer and sock.family == socket.AF_INET6
+        if self._asks_outer:
+            watch_outer_fields(sock)
         self.local_address: str = sock.getsockname()[0]
         self.protocol = protocol
         self.drops: Counter[SocketDrop] = Counter()
@@ -47,12 +58,21 @@ class RawSocket:
 
     @classmethod
     def open(
-        cls, local_address: str, protocol: int, *, on_packets: OnPackets, front_door: FrontDoor | None = None
+        cls,
+        local_address: str,
+        protocol: int,
+        *,
+        on_packets: OnPackets,
+        front_door: FrontDoor | None = None,
+        watches_outer: bool = False,
     ) -> RawSocket:
-        """Bind and start to receive. SetupError with the remedy (it needs CAP_NET_RAW)."""
+        """Bind and start to receive. SetupError with the remedy (it needs CAP_NET_RAW).
+
+        `watches_outer`: tell DSCP, ECN and TTL of what comes in also over IPv6.
+        """
         sock = open_socket((local_address, 0), socket.SOCK_RAW, protocol, front_door)
         set_dont_fragment(sock, True)
-        return cls(sock, protocol, on_packets)
+        return cls(sock, protocol, on_packets, watches_outer=watches_outer)
 
     def close(self) -> None:
         """Stop to receive."""
@@ -60,26 +80,36 @@ class RawSocket:
         self._socket.close()
 
     def send_batch(
-        self, packets: Sequence[bytes], peer_address: str, *, tos: int = 0, may_fragment: bool = False
+        self,
+        packets: Sequence[bytes],
+        peer_address: str,
+        *,
+        tos: int = 0,
+        ttl: int = 0,
+        may_fragment: bool = False,
     ) -> None:
         """Send IP payloads to one peer, in order; `tos` is their DSCP and ECN octet; refusals are counted.
 
-        DF is off if they `may_fragment`.
+        DF is off if they `may_fragment`; TTL 0 is that of the system.
         """
         if may_fragment:
             set_dont_fragment(self._socket, False)
-            self.send_batch(packets, peer_address, tos=tos)
+            self.send_batch(packets, peer_address, tos=tos, ttl=ttl)
             set_dont_fragment(self._socket, True)
             return
-        control = traffic_class(self._socket.family, tos)
+        control = outer_fields(self._socket.family, tos, ttl)
         for packet in packets:
             send(self._socket, packet, (peer_address, 0), control, self.drops)
 
     def _on_readable(self) -> None:
-        batch: list[tuple[bytes, str, str]] = []
+        batch: list[tuple[bytes, str, str, OuterFields]] = []
         for _ in range(RECEIVES_PER_WAKE_UP):
+            control: Ancillary = []
             try:
-                count, source = self._socket.recvfrom_into(self._buffer)
+                if self._asks_outer:
+                    count, control, _, source = self._socket.recvmsg_into([self._buffer], CONTROL_OCTETS)
+                else:
+                    count, source = self._socket.recvfrom_into(self._buffer)
             except BlockingIOError:
                 break
             except OSError as error:
@@ -93,6 +123,9 @@ class RawSocket:
                     self.drops[SocketDrop.SHORT] += 1
                     continue
                 destination = str(ipaddress.IPv4Address(bytes(self._view[16:20])))
-            batch.append((bytes(self._view[start:count]), source[0], destination))
+                outer = OuterFields(self._buffer[1], self._buffer[8])
+            else:
+                outer = outer_fields_of(socket.AF_INET6, control)
+            batch.append((bytes(self._view[start:count]), source[0], destination, outer))
         if batch:
             self._on_packets(batch)

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import socket
 import struct
+import sys
 from collections import Counter
 from enum import StrEnum
 from ipaddress import ip_address
@@ -19,6 +20,7 @@ from typing import TypeAlias
 from endpoint.config import FrontDoor
 from endpoint.errors import SetupError
 from endpoint.netns import in_namespace
+from mpls.models import OuterFields
 
 __all__ = [
     "HERE",
@@ -29,9 +31,11 @@ __all__ = [
     "drop_of",
     "family_of",
     "open_socket",
+    "outer_fields",
+    "outer_fields_of",
     "send",
     "set_dont_fragment",
-    "traffic_class",
+    "watch_outer_fields",
 ]
 
 Address: TypeAlias = tuple[str, int]
@@ -47,6 +51,14 @@ _IPV6_MTU_DISCOVER = 23
 _PMTUDISC_DONT = 0
 _PMTUDISC_DO = 2
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_IP_RECVTTL = 12
+_FIELDS: dict[int, tuple[int, tuple[int, int]]] = {
+    socket.AF_INET: (socket.IPPROTO_IP, (socket.IP_TOS, socket.IP_TTL)),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, (socket.IPV6_TCLASS, socket.IPV6_HOPLIMIT)),
+}
+"""Family -> level, and the kinds of the control messages: DSCP and ECN, TTL."""
+CONTROL_OCTETS = 128
+"""Room for all control messages of a receive."""
 
 HERE = FrontDoor()
 """The underlay is where we are."""
@@ -134,13 +146,28 @@ def set_dont_fragment(sock: socket.socket, on: bool) -> None:
         sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, value)
 
 
-def traffic_class(family: int, tos: int) -> Ancillary:
-    """The control message that gives one packet its DSCP and ECN octet."""
-    if not tos:
-        return []
-    if family == socket.AF_INET6:
-        return [(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, struct.pack("=i", tos))]
-    return [(socket.IPPROTO_IP, socket.IP_TOS, struct.pack("=i", tos))]
+def outer_fields(family: int, tos: int, ttl: int = 0) -> Ancillary:
+    """The control messages that give one packet its DSCP and ECN octet, and its TTL (0: that of the system)."""
+    level, kinds = _FIELDS[family]
+    fields = zip(kinds, (tos, ttl), strict=True)
+    return [(level, kind, struct.pack("=i", value)) for kind, value in fields if value]
+
+
+def watch_outer_fields(sock: socket.socket) -> None:
+    """Let each receive tell these two fields of the packets that it brings, see `outer_fields_of`."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+        sock.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
+
+
+def outer_fields_of(family: int, control: Ancillary) -> OuterFields:
+    """What a receive has told. Packets that the kernel has joined have them in common."""
+    level, (tos_kind, ttl_kind) = _FIELDS[family]
+    told = {kind: int.from_bytes(data[:4], sys.byteorder) for at, kind, data in control if at == level}
+    return OuterFields(told.get(tos_kind, 0), told.get(ttl_kind, 0))
 
 
 def send(

@@ -107,6 +107,7 @@ def build_vrf(config: Config, vrf: VrfConfig) -> Vrf:
         vrf.announce,
         reachable=tuple(beyond_announce(config, vrf.name)) if leaks else (),
         leaks=leaks,
+        ttl_model=vrf.ttl_model,
     )
 
 

@@ -28,17 +28,21 @@ from asyncio_dgram.aio import DatagramServer, Protocol, TransportClosed
 
 from endpoint.config import FrontDoor
 from endpoint.sockets import (
+    CONTROL_OCTETS,
     LARGEST_DATAGRAM_OCTETS,
     Address,
     Ancillary,
     SocketDrop,
     drop_of,
     open_socket,
+    outer_fields,
+    outer_fields_of,
     send,
     set_dont_fragment,
-    traffic_class,
+    watch_outer_fields,
 )
 from esp.demux import KEEPALIVE, NON_ESP_MARKER, Kind, are_esp, classify, strip_marker
+from mpls.models import UNKNOWN_OUTER, OuterFields
 
 __all__ = ["IkeSocket", "NatSocket", "OnDatagram", "OnEsp", "runs"]
 
@@ -46,8 +50,8 @@ T = TypeVar("T")
 
 OnDatagram: TypeAlias = Callable[[bytes, Address, Address], None]
 """(IKE message, local, peer)"""
-EspBatch: TypeAlias = list[tuple[list[bytes], Address]]
-"""(ESP packets in a row, peer they came from), in the order of arrival."""
+EspBatch: TypeAlias = list[tuple[list[bytes], Address, OuterFields]]
+"""(ESP packets in a row, peer they came from, fields of their outer headers), in the order of arrival."""
 OnEsp: TypeAlias = Callable[[EspBatch], None]
 
 QUEUE_DATAGRAMS = 256
@@ -152,7 +156,12 @@ class NatSocket:
     is sent.
     """
 
-    def __init__(self, sock: socket.socket, on_ike: OnDatagram, on_esp: OnEsp) -> None:
+    def __init__(
+        self, sock: socket.socket, on_ike: OnDatagram, on_esp: OnEsp, *, watches_outer: bool = False
+    ) -> None:
+        self._watches_outer = watches_outer
+        if watches_outer:
+            watch_outer_fields(sock)
         self.local: Address = sock.getsockname()[:2]
         self.drops: Counter[SocketDrop] = Counter()
         self.keepalives = 0
@@ -173,11 +182,15 @@ class NatSocket:
         on_ike: OnDatagram,
         on_esp: OnEsp,
         front_door: FrontDoor | None = None,
+        watches_outer: bool = False,
     ) -> NatSocket:
-        """Bind and start to receive; port 0 takes a free one (see `local`). SetupError with the remedy."""
+        """Bind and start to receive; port 0 takes a free one (see `local`). SetupError with the remedy.
+
+        `watches_outer`: tell DSCP, ECN and TTL of what comes in.
+        """
         sock = open_socket((local_address, port), socket.SOCK_DGRAM, 0, front_door)
         set_dont_fragment(sock, True)
-        return cls(sock, on_ike, on_esp)
+        return cls(sock, on_ike, on_esp, watches_outer=watches_outer)
 
     def close(self) -> None:
         """Stop to receive and free the port."""
@@ -198,19 +211,27 @@ class NatSocket:
         send(self._socket, KEEPALIVE, peer, [], self.drops)
 
     def send_batch(
-        self, packets: Sequence[bytes], peer: Address, *, tos: int = 0, may_fragment: bool = False
+        self,
+        packets: Sequence[bytes],
+        peer: Address,
+        *,
+        tos: int = 0,
+        ttl: int = 0,
+        may_fragment: bool = False,
     ) -> None:
         """Send ESP packets to one peer, in order; `tos` is their DSCP and ECN octet, DF is off if they `may_fragment`.
+
+        TTL 0 is that of the system.
 
         What cannot be sent is counted. Packets of one length leave in a single system call (UDP_SEGMENT)
         where the kernel can do that.
         """
         if may_fragment:
             set_dont_fragment(self._socket, False)
-            self.send_batch(packets, peer, tos=tos)
+            self.send_batch(packets, peer, tos=tos, ttl=ttl)
             set_dont_fragment(self._socket, True)
             return
-        control = traffic_class(self._socket.family, tos)
+        control = outer_fields(self._socket.family, tos, ttl)
         for run in runs(packets):
             if not (self.joins_sends and len(run) > 1 and self._send_joined(run, peer, control)):
                 for packet in run:
@@ -235,7 +256,7 @@ class NatSocket:
         octets = 0
         for _ in range(RECEIVES_PER_WAKE_UP):
             try:
-                data, control, _, source = self._socket.recvmsg(LARGEST_DATAGRAM_OCTETS + 1, 64)
+                data, control, _, source = self._socket.recvmsg(LARGEST_DATAGRAM_OCTETS + 1, CONTROL_OCTETS)
             except BlockingIOError:
                 break
             except OSError as error:
@@ -243,26 +264,29 @@ class NatSocket:
                 break
             peer: Address = source[:2]
             size = _segment_size(control) or max(len(data), 1)
+            outer = outer_fields_of(self._socket.family, control) if self._watches_outer else UNKNOWN_OUTER
             datagrams = [data[start : start + size] for start in range(0, max(len(data), 1), size)]
             if are_esp(datagrams):
                 # Where the path does not join them they come singly, and are a row all the same.
-                if batch and batch[-1][1] == peer:
+                if batch and batch[-1][1:] == (peer, outer):
                     batch[-1][0].extend(datagrams)
                 else:
-                    batch.append((datagrams, peer))
+                    batch.append((datagrams, peer, outer))
             else:
-                batch = self._receive_mixed(datagrams, peer, batch)
+                batch = self._receive_mixed(datagrams, peer, outer, batch)
             octets += len(data)
             if octets >= OCTETS_PER_WAKE_UP:
                 break
         self._deliver(batch)
 
-    def _receive_mixed(self, datagrams: list[bytes], peer: Address, batch: EspBatch) -> EspBatch:
+    def _receive_mixed(
+        self, datagrams: list[bytes], peer: Address, outer: OuterFields, batch: EspBatch
+    ) -> EspBatch:
         """One by one, after `batch`; returns what is still to be delivered."""
         for datagram in datagrams:
             kind = classify(datagram)
             if kind is Kind.ESP:
-                batch.append(([datagram], peer))
+                batch.append(([datagram], peer, outer))
             elif kind is Kind.IKE:
                 # Order is kept: a Delete must not overtake the packets that were sent before it.
                 self._deliver(batch)

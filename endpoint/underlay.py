@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from endpoint.capture import Capture
 from endpoint.config import Config, FrontDoor, Udp
 from endpoint.dataplane import EspArrival
 from endpoint.errors import SetupError
-from endpoint.raw import RawSocket
+from endpoint.raw import OnPackets, RawSocket
 from endpoint.sockets import Address
-from endpoint.udp import IkeSocket, NatSocket
+from endpoint.udp import EspBatch, IkeSocket, NatSocket, OnEsp
 from esp.demux import NON_ESP_MARKER
 from ike import Datagram, Path
+from mpls.models import OuterFields
 
 __all__ = ["Receiver", "Sockets"]
 
@@ -76,10 +77,15 @@ class Sockets:
                 on_ike=self._on_ike_marked,
                 on_esp=self._esp_callback(address),
                 front_door=door,
+                watches_outer=config.watches_outer,
             )
             if needs_raw:
                 self._raw[address] = RawSocket.open(
-                    address, ESP, on_packets=self._on_raw_esp, front_door=door
+                    address,
+                    ESP,
+                    on_packets=self._on_raw_esp,
+                    front_door=door,
+                    watches_outer=config.watches_outer,
                 )
             self._watch_cleartext(address, door)
 
@@ -134,7 +140,14 @@ class Sockets:
                 self._ike[address].send(datagram.data, peer)
 
     def send_esp(
-        self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int, may_fragment: bool = False
+        self,
+        path: Path,
+        packets: Sequence[bytes],
+        *,
+        udp: bool,
+        tos: int,
+        ttl: int = 0,
+        may_fragment: bool = False,
     ) -> None:
         """Send ESP packets in UDP or as protocol 50, with DF unless they `may_fragment`."""
         address = path.local[0]
@@ -143,13 +156,15 @@ class Sockets:
                 for packet in packets:
                     self._record_udp((address, self._nat_port), path.peer, packet, "outbound")
             if address in self._nat:
-                self._nat[address].send_batch(packets, path.peer, tos=tos, may_fragment=may_fragment)
+                self._nat[address].send_batch(packets, path.peer, tos=tos, ttl=ttl, may_fragment=may_fragment)
         else:
             if self._capture is not None:
                 for packet in packets:
                     self._capture.write_ip(address, path.peer[0], ESP, packet, direction="outbound")
             if address in self._raw:
-                self._raw[address].send_batch(packets, path.peer[0], tos=tos, may_fragment=may_fragment)
+                self._raw[address].send_batch(
+                    packets, path.peer[0], tos=tos, ttl=ttl, may_fragment=may_fragment
+                )
 
     # --- in
 
@@ -161,25 +176,29 @@ class Sockets:
         self._record_udp(peer, local, NON_ESP_MARKER + data, "inbound")
         self.receiver.receive_ike(data, Path(local, peer))
 
-    def _esp_callback(self, address: str) -> Callable[[list[tuple[list[bytes], Address]]], None]:
-        def on_esp(batch: list[tuple[list[bytes], Address]]) -> None:
+    def _esp_callback(self, address: str) -> OnEsp:
+        def on_esp(batch: EspBatch) -> None:
             if self._capture is not None:
-                for packets, peer in batch:
+                for packets, peer, _ in batch:
                     for packet in packets:
                         self._record_udp(peer, (address, self._nat_port), packet, "inbound")
-            self.receiver.receive_esp([(packets, peer, address) for packets, peer in batch])
+            self.receiver.receive_esp(
+                [EspArrival(packets, peer, address, outer) for packets, peer, outer in batch]
+            )
 
         return on_esp
 
-    def _on_raw_esp(self, batch: list[tuple[bytes, str, str]]) -> None:
+    def _on_raw_esp(self, batch: list[tuple[bytes, str, str, OuterFields]]) -> None:
         if self._capture is not None:
-            for packet, source, destination in batch:
+            for packet, source, destination, _ in batch:
                 self._capture.write_ip(source, destination, ESP, packet, direction="inbound")
-        self.receiver.receive_esp([([packet], (source, 0), address) for packet, source, address in batch])
+        self.receiver.receive_esp(
+            [EspArrival([packet], (source, 0), address, outer) for packet, source, address, outer in batch]
+        )
 
-    def _cleartext_callback(self, protocol: int) -> Callable[[list[tuple[bytes, str, str]]], None]:
-        def on_packets(batch: list[tuple[bytes, str, str]]) -> None:
-            for payload, source, destination in batch:
+    def _cleartext_callback(self, protocol: int) -> OnPackets:
+        def on_packets(batch: list[tuple[bytes, str, str, OuterFields]]) -> None:
+            for payload, source, destination, _ in batch:
                 if (source, destination) not in self._inside:
                     self.receiver.receive_cleartext(protocol, payload)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from mpls.identifiers import ClassId
+from mpls.models import QosModel
 
 DSCP_NAMES: Final = (
     {f"cs{n}": n << 3 for n in range(8)}  # RFC 2474 4.2.2
@@ -55,12 +56,14 @@ class LabelClass:
                  of the DSCP, as routers do where nothing is configured, and accepted with any
     outer_dscp   what the header outside ESP shows; None copies the inner DSCP. A fixed value is the default
                  because a copied one shows the class to whoever watches the path
+    qos_model    whether a DSCP that changed on the way counts at the tail, see `models`
     """
 
     id: ClassId
     dscp: frozenset[int] = frozenset()
     tc: tuple[int, ...] = ()
     outer_dscp: int | None = 0
+    qos_model: QosModel = QosModel.PIPE
 
     def __post_init__(self) -> None:
         if any(not 0 <= value <= 63 for value in self.dscp):
@@ -93,4 +96,5 @@ class LabelClass:
 
     def outer(self, dscp: int) -> int:
         """The DSCP of the outer header for a packet of this class."""
-        return dscp if self.outer_dscp is None else self.outer_dscp
+        is_copied = self.outer_dscp is None or self.qos_model is QosModel.UNIFORM
+        return dscp if is_copied or self.outer_dscp is None else self.outer_dscp

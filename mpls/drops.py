@@ -40,6 +40,7 @@ class DropReason(StrEnum):
     TTL = "ttl"  # both directions: arrived with TTL 0
     TTL_EXPIRED = "ttl_expired"  # both directions: TTL 1, answered by ICMP into the VRF
     PAYLOAD = "payload"
+    ECN = "ecn"  # congestion on the way, and the packet's sender would not understand (RFC 6040 4.2)
     INNER_LABEL = "inner_label"
 
     # Either direction, and outside ESP.

@@ -11,7 +11,8 @@ TTL is the pipe model (RFC 3443 3.3): ingress and egress each take one from the 
 and the label starts at 255 whatever the inner one is. A packet from or to an address of the PE itself is not
 forwarded by that PE, so there the step is left out. Labels that an attachment keeps travel below the service
 label like a payload: ingress and egress each take one from the TTL of the topmost, as any LSR does.
-Outer DSCP, ECN and TTL are not authenticated: not used.
+Outer DSCP, ECN and TTL are not authenticated: not used here; `models` says what else may be configured, as the
+uniform model, in which the label starts at the packet's own TTL.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -28,6 +29,7 @@ from mpls.identifiers import ClassId
 from mpls.ip import IpHeader, PlainHeader
 from mpls.label_space import LabelOwner, LabelSpace
 from mpls.labels import ENTRY_OCTETS, FIRST_ORDINARY_LABEL, MAX_ENTRIES, LabelEntry, LabelStack, SpecialLabel
+from mpls.models import QosModel, TtlModel
 from mpls.routes import PIPE_TTL, ForwardingTable, Route
 from mpls.vrf import Interface, Labels, Urpf, Vrf
 
@@ -47,6 +49,7 @@ __all__ = [
     "check_cleartext",
     "check_inbound",
     "check_outbound",
+    "time_exceeded",
 ]
 
 IPV4_PAYLOAD: Final = 1
@@ -64,7 +67,7 @@ _ENTROPY_PAIRS: Final = 1 << SpecialLabel.ENTROPY_LABEL_INDICATOR
 _BOTTOM: Final = 0x100
 _TTL_END: Final = 9
 """The TTL stands before this octet in IPv4 (the ninth) and IPv6 (the eighth)."""
-Way: TypeAlias = tuple[str, str, ClassId, int | None, int, bytes, int]
+Way: TypeAlias = tuple[str, str, ClassId, int | None, int, bytes, int, int, int]
 """A `Labelled` without its body."""
 _DISCARDED: Final = Discard()
 _SPECIAL_FROM_OUTSIDE: Final = {
@@ -100,7 +103,9 @@ class Labelled(NamedTuple):
     """What the outbound walk ends with: `stack` and `body` go into the child of (peer, VRF, class).
 
     label, tc   of the service entry, the first; label None without a stack
-    dscp        for the outer header, whose ECN field is Not-ECT (RFC 6040 4.1, compatibility mode)
+    dscp        for the outer header
+    ecn         that of the packet; the peer's policy says whether the outer header shows it (RFC 6040 4.1)
+    ttl         for the outer header; 0: any
     """
 
     peer: str
@@ -110,6 +115,8 @@ class Labelled(NamedTuple):
     tc: int
     stack: bytes
     dscp: int
+    ecn: int
+    ttl: int
     body: bytes
 
     @property
@@ -148,7 +155,8 @@ class Outbound:
         self.crypto_map = crypto_map
         self.table = table
         # Of plain packets the first of a flow takes the walk; for the rest: its way, and whether TTL goes down.
-        self._ways: FlowCache[tuple[str, int, int, bytes], tuple[Way, bool]] = FlowCache()
+        self._ways: FlowCache[tuple[str, int, int, bytes, int], tuple[Way, bool]] = FlowCache()
+        self._without_uniform: set[str] = set()
         self._ways_version = table.version
         self._vrf_of = {a.name: vrf for vrf in self.vrfs.values() for a in vrf.attachments}
         self._classes = {(vrf.name, c.id): c for vrf in self.vrfs.values() for c in vrf.classes}
@@ -165,6 +173,36 @@ class Outbound:
         self._vrf_of |= {a.name: new for a in new.attachments}
         self._ways = FlowCache()
 
+    def allow_uniform(self, peer: str, allowed: bool) -> None:
+        """Whether the peer knows the uniform models; toward one that does not, all is pipe (WIRE 4.1)."""
+        (self._without_uniform.discard if allowed else self._without_uniform.add)(peer)
+        self._ways = FlowCache()
+
+    def ttl_model(self, vrf: str, peer: str) -> TtlModel:
+        """The model of packets of the VRF to and from that peer."""
+        found = self.vrfs.get(vrf)
+        return TtlModel.PIPE if found is None or peer in self._without_uniform else found.ttl_model
+
+    def qos_model(self, vrf: str, label_class: ClassId | None, peer: str) -> QosModel:
+        """As `ttl_model`, of the class."""
+        found = self._classes.get((vrf, label_class)) if label_class is not None else None
+        if found is None or (found.qos_model is QosModel.UNIFORM and peer in self._without_uniform):
+            return QosModel.PIPE
+        return found.qos_model
+
+    def tc_of(self, vrf: str, label_class: ClassId | None, packet: bytes) -> int:
+        """The TC that a packet of the class would get by its own DSCP."""
+        dscp = ip.traffic_class_of(packet) >> 2
+        found = self._classes.get((vrf, label_class)) if label_class is not None else None
+        return dscp >> 3 if found is None else found.mark(dscp)
+
+    @property
+    def has_models(self) -> bool:
+        """Whether anything is configured but the pipe model."""
+        return any(vrf.ttl_model is not TtlModel.PIPE for vrf in self.vrfs.values()) or any(
+            one.qos_model is not QosModel.PIPE for one in self._classes.values()
+        )
+
     def forward(self, attachment: str, packet: bytes) -> Labelled | Bypassed | Drop:
         """An IP packet that came in by an attachment (KeyError for one that no VRF has)."""
         plain = PlainHeader.parse(packet)
@@ -172,8 +210,8 @@ class Outbound:
             return self._forward(attachment, packet)
         if self._ways_version != self.table.version:
             self._ways, self._ways_version = FlowCache(), self.table.version
-        traffic_class, protocol, ends, total_octets, _ = plain
-        key = attachment, traffic_class, protocol, ends
+        traffic_class, protocol, ends, total_octets, ttl = plain
+        key = attachment, traffic_class, protocol, ends, ttl
         known = self._ways.get(key)
         if known is None:
             outcome = self._forward(attachment, packet)
@@ -286,6 +324,10 @@ class Outbound:
             if route.label is None:  # a peer for plain IP packets cannot carry them
                 return Drop(DropReason.OUTSIDE_SELECTOR, action.vrf, action.label_class, route.peer)
             stack = LabelEntry(route.label, tc, False, PIPE_TTL).encode() + kept
+        ttl = 0
+        if route.label is not None and self.ttl_model(action.vrf, route.peer) is TtlModel.UNIFORM:
+            ttl = max(1, kept[ENTRY_OCTETS - 1] if kept else ip.ttl_of(body))
+            stack = LabelEntry(route.label, tc, not kept, ttl).encode() + kept
         return Labelled(
             route.peer,
             action.vrf,
@@ -294,6 +336,8 @@ class Outbound:
             tc,
             stack,
             label_class.outer(header.dscp),
+            header.ecn,
+            ttl,
             body,
         )
 
@@ -350,7 +394,7 @@ def _next_lsr(vrf: Vrf | None, stack: tuple[LabelEntry, ...], packet: bytes) -> 
     if top.ttl == 0:
         return Drop(DropReason.TTL, name)
     if top.ttl == 1:
-        return Drop(DropReason.TTL_EXPIRED, name, reply=_time_exceeded(vrf, packet))
+        return Drop(DropReason.TTL_EXPIRED, name, reply=time_exceeded(vrf, packet))
     return replace(top, ttl=top.ttl - 1), *stack[1:]
 
 
@@ -361,10 +405,11 @@ def _next_hop(vrf: Vrf | None, header: IpHeader | PlainHeader, packet: bytes) ->
     name = vrf.name if vrf else None
     if header.ttl == 0:
         return Drop(DropReason.TTL, name)
-    return Drop(DropReason.TTL_EXPIRED, name, reply=_time_exceeded(vrf, packet))
+    return Drop(DropReason.TTL_EXPIRED, name, reply=time_exceeded(vrf, packet))
 
 
-def _time_exceeded(vrf: Vrf | None, packet: bytes) -> bytes | None:
+def time_exceeded(vrf: Vrf | None, packet: bytes) -> bytes | None:
+    """The ICMP error into the VRF, from an address of the PE; None where none may be sent."""
     source = vrf.router_address(packet[0] >> 4) if vrf and packet else None
     return ip.icmp_time_exceeded(packet, source) if source else None
 
@@ -375,7 +420,8 @@ def _time_exceeded(vrf: Vrf | None, packet: bytes) -> bytes | None:
 class Delivery(NamedTuple):
     """An IP packet for a VRF. label and tc are those of the service label, None and 0 for plain IP.
 
-    `stack`: labels in front of it, encoded, for an attachment that keeps them.
+    stack      labels in front of it, encoded, for an attachment that keeps them
+    label_ttl  of the service label as it came, 0 for plain IP
     """
 
     vrf: str
@@ -384,6 +430,7 @@ class Delivery(NamedTuple):
     tc: int
     packet: bytes
     stack: bytes = b""
+    label_ttl: int = 0
 
 
 _NO_VRFS: Final[Mapping[str, Vrf]] = {}
@@ -407,7 +454,7 @@ def check_inbound(
     if isinstance(opened, DropReason):
         return _drop(policy, opened)
     if policy.map is None:
-        return _deliver(policy.vrf or "", policy.label_class, None, 0, opened, vrfs)
+        return _deliver(policy.vrf or "", policy.label_class, None, 0, 0, opened, vrfs)
 
     found = _find_service(policy.map, opened)
     if isinstance(found, DropReason):
@@ -427,13 +474,13 @@ def check_inbound(
     if ttl == 0:
         return _drop(policy, DropReason.TTL)
     if ttl == 1:
-        reply = _time_exceeded(vrfs.get(owner.vrf), body)
+        reply = time_exceeded(vrfs.get(owner.vrf), body)
         return Drop(DropReason.TTL_EXPIRED, owner.vrf, owner.label_class, policy.peer, reply)
     if not body or not owner.payload & _PAYLOAD_OF_VERSION.get(body[0] >> 4, 0):
         return _drop(policy, DropReason.PAYLOAD)
     if inner:
-        return _deliver_labelled(policy, owner, label, tc, inner, body, vrfs.get(owner.vrf))
-    return _deliver(owner.vrf, owner.label_class, label, tc, body, vrfs)
+        return _deliver_labelled(policy, owner, label, tc, ttl, inner, body, vrfs.get(owner.vrf))
+    return _deliver(owner.vrf, owner.label_class, label, tc, ttl, body, vrfs)
 
 
 def check_cleartext(
@@ -589,6 +636,7 @@ def _deliver(
     label_class: ClassId | None,
     label: int | None,
     tc: int,
+    ttl: int,
     packet: bytes,
     vrfs: Mapping[str, Vrf],
 ) -> Delivery | Drop:
@@ -599,11 +647,11 @@ def _deliver(
     vrf = vrfs.get(vrf_name)
     packet = packet[: header.total_octets]
     if vrf is not None and header.destination in vrf.local_addresses:
-        return Delivery(vrf_name, label_class, label, tc, packet)
+        return Delivery(vrf_name, label_class, label, tc, packet, label_ttl=ttl)
     forwarded = _next_hop(vrf, header, packet)
     if isinstance(forwarded, Drop):
         return forwarded
-    return Delivery(vrf_name, label_class, label, tc, forwarded)
+    return Delivery(vrf_name, label_class, label, tc, forwarded, label_ttl=ttl)
 
 
 def _deliver_labelled(
@@ -611,6 +659,7 @@ def _deliver_labelled(
     owner: LabelOwner,
     label: int,
     tc: int,
+    ttl: int,
     inner: tuple[LabelEntry, ...],
     packet: bytes,
     vrf: Vrf | None,
@@ -629,4 +678,4 @@ def _deliver_labelled(
     if isinstance(entries, Drop):
         return entries
     stack = LabelStack(entries).encode()
-    return Delivery(owner.vrf, owner.label_class, label, tc, packet, stack)
+    return Delivery(owner.vrf, owner.label_class, label, tc, packet, stack, ttl)

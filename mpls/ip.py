@@ -248,6 +248,38 @@ def decrement_ttl(packet: bytes) -> bytes:
     return packet[:8] + bytes((packet[8] - 1, packet[9], checksum >> 8, checksum & 0xFF)) + packet[12:]
 
 
+def traffic_class_of(packet: bytes) -> int:
+    """DSCP and ECN of an IPv4 or IPv6 packet, one octet."""
+    return packet[1] if packet[0] >> 4 == 4 else packet[0] << 4 & 0xF0 | packet[1] >> 4
+
+
+def ecn_of(packet: bytes) -> int:
+    return traffic_class_of(packet) & 3
+
+
+def ttl_of(packet: bytes) -> int:
+    """TTL or hop limit."""
+    return packet[8] if packet[0] >> 4 == 4 else packet[7]
+
+
+def remark(packet: bytes, traffic_class: int, ttl: int) -> bytes:
+    """The packet with another DSCP and ECN octet and TTL, IPv4's checksum updated (RFC 1624, eqn. 3)."""
+    if packet[0] >> 4 == 6:
+        first = packet[0] & 0xF0 | traffic_class >> 4, traffic_class << 4 & 0xF0 | packet[1] & 0x0F
+        return bytes(first) + packet[2:7] + bytes((ttl,)) + packet[8:]
+    total = (
+        (~(packet[10] << 8 | packet[11]) & 0xFFFF)
+        + (0xFFFF - packet[1] + traffic_class)
+        + (0xFFFF - (packet[8] << 8) + (ttl << 8))
+    )
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    checksum = (~total & 0xFFFF).to_bytes(2, "big")
+    return (
+        packet[:1] + bytes((traffic_class,)) + packet[2:8] + bytes((ttl, packet[9])) + checksum + packet[12:]
+    )
+
+
 # ICMP: (type, code) for IPv4 and IPv6.
 _UNREACHABLE: Final = {4: (3, 0), 6: (1, 0)}  # net unreachable; no route to destination
 _TIME_EXCEEDED: Final = {4: (11, 0), 6: (3, 0)}

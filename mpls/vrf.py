@@ -12,6 +12,7 @@ from typing import Final, Generic, TypeVar
 from mpls.classes import LabelClass
 from mpls.identifiers import ClassId
 from mpls.ip import Address, Network
+from mpls.models import TtlModel
 
 Interface = IPv4Interface | IPv6Interface
 Value = TypeVar("Value")
@@ -137,6 +138,7 @@ class Vrf:
     reachable   prefixes of the VRF that lie behind peers: only there to outweigh shorter ones that are leaked
     leaks       (prefix, VRF): what is in the other VRF and may be reached from this one; announced as well, it can be
                 reached by the peers of this VRF too
+    ttl_model   whether the hops of the underlay count, see `models`
     """
 
     name: str
@@ -147,6 +149,7 @@ class Vrf:
     announce: tuple[Network, ...] = ()
     reachable: tuple[Network, ...] = ()
     leaks: tuple[tuple[Network, str], ...] = ()
+    ttl_model: TtlModel = TtlModel.PIPE
     local_addresses: frozenset[bytes] = field(init=False)
     """The PE's own addresses in this VRF, packed."""
     _behind: PrefixTable[frozenset[str]] = field(init=False, repr=False, compare=False)

@@ -20,6 +20,7 @@ from mpls.crypto_map import Rule
 from mpls.encapsulation import NO_GRE_OPTIONS, Encapsulation, GreOptions
 from mpls.fit import DEFAULT_FITTING, Fitting
 from mpls.identifiers import ClassId, VrfId
+from mpls.models import Ecn, QosModel, TtlModel
 from mpls.vrf import Labels, Urpf
 
 ANY_ADDRESS = "any"
@@ -158,6 +159,7 @@ class VrfConfig:
     attach: tuple[AttachConfig, ...] = ()
     announce: tuple[Prefix, ...] = ()
     labels_per: LabelsPer = LabelsPer.VRF
+    ttl_model: TtlModel = TtlModel.PIPE
 
     @property
     def keeps_labels(self) -> bool:
@@ -317,6 +319,7 @@ class PeerConfig:
     gre: GreOptions = NO_GRE_OPTIONS  # what is taken; none is sent (RFC 4023 4)
     link_mtu: int = 1500
     access_overhead: int = 0  # octets of each packet that the line takes before IP: 8 with PPPoE
+    ecn: Ecn = Ecn.OFF
     fitting: Fitting = DEFAULT_FITTING  # what is done with packets that are too large
     fragmentation: bool = True  # of IKE messages, RFC 7383
     fragment_size: int = 1280  # octets of the largest IP packet
@@ -373,6 +376,18 @@ class Config:
     def label_class(self, class_id: ClassId) -> LabelClass:
         """The class's `[[class]]`; one without a table matches everything."""
         return next((one for one in self.classes if one.id == class_id), LabelClass(class_id))
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether DSCP or TTL of the underlay are to count somewhere."""
+        return any(vrf.ttl_model is TtlModel.UNIFORM for vrf in self.vrfs) or any(
+            one.qos_model is QosModel.UNIFORM for one in self.classes
+        )
+
+    @property
+    def watches_outer(self) -> bool:
+        """Whether DSCP, ECN and TTL of outer headers are looked at."""
+        return self.is_uniform or any(peer.ecn is Ecn.COPY for peer in self.peers)
 
     def starts_on_nat_port(self, peer: PeerConfig) -> bool:
         """Whether IKE with this peer begins on the port that also carries ESP (RFC 7296 2.23 allows it)."""

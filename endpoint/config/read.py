@@ -36,6 +36,7 @@ from ike.identities import parse_peer_name
 from ike.wire.identity import Identity
 from mpls.classes import LabelClass
 from mpls.identifiers import ClassId, VrfId, parse_class
+from mpls.models import QosModel, TtlModel
 from mpls.vrf import Urpf
 
 T = TypeVar("T")
@@ -75,6 +76,7 @@ def read_vrf(table: Table) -> VrfConfig:
         attach=tuple(read_attachment(one) for one in table.tables("attach", 'attach = [{ tun = "red0" }]')),
         announce=table.unique("announce", parse_prefix) or (),
         labels_per=table.choice("labels_per", LabelsPer, LabelsPer.VRF),
+        ttl_model=table.choice("ttl_model", TtlModel, TtlModel.PIPE),
     )
     table.close()
     return vrf
@@ -86,6 +88,7 @@ def read_class(table: Table) -> LabelClass:
         dscp=frozenset(table.some("dscp", parse_dscp) or ()),
         tc=tuple(dict.fromkeys(table.some("tc", parse_tc) or ())),
         outer_dscp=table.value("outer_dscp", parse_outer_dscp, 0),
+        qos_model=table.choice("qos_model", QosModel, QosModel.PIPE),
     )
     table.close()
     return label_class

@@ -42,6 +42,7 @@ from ike.wire.sa import Proposal
 from mpls.encapsulation import Encapsulation
 from mpls.fit import Fitting, Fragment, OuterDf
 from mpls.identifiers import ClassId, VrfId
+from mpls.models import Ecn
 
 DEFAULT_IKE = "aes256gcm16-prfsha384-x25519"
 DEFAULT_ESP = "aes256gcm16"
@@ -75,6 +76,7 @@ def read_peer(table: Table, vrfs: Mapping[str, VrfConfig], secrets: SecretSource
         gre=read_gre(table),
         link_mtu=table.integer("link_mtu", 1500, 576, 65535),
         access_overhead=table.integer("access_overhead", 0, 0, 256),
+        ecn=table.choice("ecn", Ecn, Ecn.OFF),
         fitting=Fitting(
             clamp_mss=table.boolean("clamp_mss", True),
             fragment=table.choice("fragment", Fragment, Fragment.NEVER),

@@ -15,6 +15,7 @@ from endpoint.state import EndpointState
 from ike import Datagram, Event, Path
 from ike.testing.entropy import ScriptedEntropy
 from ike.testing.link import Nat
+from mpls.models import OuterFields
 
 E = TypeVar("E")
 DELAY_S = 0.001
@@ -126,6 +127,8 @@ class NodePair:
         """What key logs are told: of every child that is installed or has moved, its end and path."""
         self.lose: Callable[[int, bytes], bool] = lambda sender, octets: False
         self.wire: list[tuple[int, bytes]] = []
+        self.meddle: Callable[[OuterFields], OuterFields] = lambda outer: outer
+        """What the path makes of DSCP, ECN and TTL of ESP."""
         self.without_df: list[tuple[int, bytes]] = []
         """Of the same, what may be fragmented on its way."""
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -245,7 +248,14 @@ class _Underlay:
         self._pair.carry(self._number, datagram.data, arrive)
 
     def send_esp(
-        self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int, may_fragment: bool = False
+        self,
+        path: Path,
+        packets: Sequence[bytes],
+        *,
+        udp: bool,
+        tos: int,
+        ttl: int = 0,
+        may_fragment: bool = False,
     ) -> None:
         for packet in packets:
             self._pair.wire.append((self._number, packet))
@@ -254,7 +264,8 @@ class _Underlay:
             seen = self._pair.translated(path)
             if seen is None:
                 continue
-            one = ([packet], seen.peer if udp else (seen.peer[0], 0), seen.local[0])
+            outer = self._pair.meddle(OuterFields(tos, ttl or 64))
+            one = EspArrival([packet], seen.peer if udp else (seen.peer[0], 0), seen.local[0], outer)
 
             def arrive(one: EspArrival = one) -> None:
                 self._other.node.receive_esp([one], self._pair.now)

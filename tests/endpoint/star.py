@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from endpoint.config import Config
+from endpoint.dataplane import EspArrival
 from endpoint.node import Node, Observers
 from ike import Datagram, Path
 from ike.testing.entropy import ScriptedEntropy
@@ -93,9 +94,16 @@ class _Underlay:
             self._star.carry(lambda: to.node.receive_ike(datagram.data, path, self._star.now))
 
     def send_esp(
-        self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int, may_fragment: bool = False
+        self,
+        path: Path,
+        packets: Sequence[bytes],
+        *,
+        udp: bool,
+        tos: int,
+        ttl: int = 0,
+        may_fragment: bool = False,
     ) -> None:
         to = self._star.members.get(path.peer[0])
         if to is not None:
-            arrived = [(packets, (path.local[0], path.local[1] if udp else 0), path.peer[0])]
+            arrived = [EspArrival(packets, (path.local[0], path.local[1] if udp else 0), path.peer[0])]
             self._star.carry(lambda: to.node.receive_esp(arrived, self._star.now))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from endpoint import dataplane
 from endpoint.children import Child, ChildTable
 from endpoint.config import Config, parse_config
-from endpoint.dataplane import WAITING_PACKETS, WAITING_S, DataPlane, _Runs
+from endpoint.dataplane import WAITING_PACKETS, WAITING_S, DataPlane, EspArrival, _Runs
 from endpoint.node import Node
 from endpoint.plan import Serves
 from endpoint.tables import Tables, build_tables
@@ -23,6 +23,7 @@ from ike import ChildSaEstablished, Path
 from mpls.drops import DropReason
 from mpls.ip import Echo
 from mpls.labels import LabelEntry
+from mpls.models import OuterFields
 from tests.endpoint.pair import ENDPOINT, GRANTS, PEER, STATIC_GRANTS, VRFS, NodePair, configuration
 
 EF = 46
@@ -93,7 +94,14 @@ class Alone:
         self.delivered += ((attachment, packet) for packet in packets)
 
     def send_esp(
-        self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int, may_fragment: bool = False
+        self,
+        path: Path,
+        packets: Sequence[bytes],
+        *,
+        udp: bool,
+        tos: int,
+        ttl: int = 0,
+        may_fragment: bool = False,
     ) -> None:
         raise AssertionError("nothing may leave")
 
@@ -336,7 +344,9 @@ def forged(nodes: NodePair, child: str, vrf: str, label_class: object, ttl: int 
 
 
 def receive(nodes: NodePair, *packets: bytes, source: str = "192.0.2.1") -> None:
-    nodes.pe2.node.receive_esp([([packet], (source, 0), "192.0.2.2") for packet in packets], nodes.now)
+    nodes.pe2.node.receive_esp(
+        [EspArrival([packet], (source, 0), "192.0.2.2") for packet in packets], nodes.now
+    )
 
 
 def drops_of(nodes: NodePair) -> dict[str, dict[str, int]]:
@@ -456,7 +466,14 @@ class Sent:
     runs: list[tuple[str, int, list[bytes]]] = field(default_factory=list)
 
     def send_esp(
-        self, path: Path, packets: Sequence[bytes], *, udp: bool, tos: int, may_fragment: bool = False
+        self,
+        path: Path,
+        packets: Sequence[bytes],
+        *,
+        udp: bool,
+        tos: int,
+        ttl: int = 0,
+        may_fragment: bool = False,
     ) -> None:
         self.runs.append((path.peer[0], tos, list(packets)))
 
@@ -474,9 +491,9 @@ def three_children() -> list[Child]:
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0, 0xB8])), max_size=60))
 def test_runs_keep_the_order_and_never_mix_children_or_tos(steps: list[tuple[int, int]]) -> None:
     sent = Sent()
-    runs = _Runs(lambda run, payloads: sent.send_esp(run.child.path, payloads, udp=False, tos=run.tos))
+    runs = _Runs(lambda run, payloads: sent.send_esp(run.child.path, payloads, udp=False, tos=run.outer.tos))
     for number, (which, tos) in enumerate(steps):
-        runs.add(three_children()[which], tos, False, 137, [b"%d" % number])
+        runs.add(three_children()[which], OuterFields(tos), False, 137, [b"%d" % number])
     runs.flush()
     runs.flush()
     flat = [(peer, tos, packet) for peer, tos, packets in sent.runs for packet in packets]

@@ -56,7 +56,7 @@ class Gateway:
             self._came(vrf)
 
     def on_esp(self, batch: EspBatch) -> None:
-        packets = [packet for row, _ in batch for packet in row]
+        packets = [packet for row, _, _ in batch for packet in row]
         assert len(packets) <= RECEIVES_PER_WAKE_UP
         assert sum(map(len, packets[:-1])) < ESP_OCTETS_PER_WAKE_UP
         self._came("esp")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from endpoint.config import parse_config
+from endpoint.dataplane import EspArrival
 from endpoint.state import EndpointState
 from esp.engine import protect
 from ike import (
@@ -189,7 +190,7 @@ def label_of(end: End, vrf: str, label_class: object) -> int:
 def test_another_vrfs_label_in_this_vrfs_sa_is_dropped_and_counted() -> None:
     nodes = up()
     packet = forge(nodes.pe1, "red/standard", label_of(nodes.pe1, "blue", 0))
-    nodes.pe2.node.receive_esp([([packet], ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
+    nodes.pe2.node.receive_esp([EspArrival([packet], ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
     assert nodes.pe2.drops("label_foreign") == 1
     assert nodes.pe2.node.dataplane.delivered == 0
 
@@ -197,7 +198,7 @@ def test_another_vrfs_label_in_this_vrfs_sa_is_dropped_and_counted() -> None:
 def test_another_classs_label_in_this_classs_sa_is_dropped_and_counted() -> None:
     nodes = up()
     packet = forge(nodes.pe1, "red/standard", label_of(nodes.pe1, "red", "gold"))
-    nodes.pe2.node.receive_esp([([packet], ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
+    nodes.pe2.node.receive_esp([EspArrival([packet], ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
     assert nodes.pe2.drops("label_foreign") == 1
 
 
@@ -205,7 +206,7 @@ def test_a_replayed_packet_is_dropped_and_counted() -> None:
     nodes = up()
     packet = forge(nodes.pe1, "red/standard", label_of(nodes.pe1, "red", "standard"))
     for _ in range(2):
-        nodes.pe2.node.receive_esp([([packet], ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
+        nodes.pe2.node.receive_esp([EspArrival([packet], ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
     assert nodes.pe2.drops("replay") == 1
     assert nodes.pe2.node.dataplane.delivered == 1
 
@@ -213,7 +214,7 @@ def test_a_replayed_packet_is_dropped_and_counted() -> None:
 def test_an_outer_address_that_is_not_the_peers_is_dropped() -> None:
     nodes = up()
     packet = forge(nodes.pe1, "red/standard", label_of(nodes.pe1, "red", "standard"))
-    nodes.pe2.node.receive_esp([([packet], ("192.0.2.66", 0), "192.0.2.2")], nodes.now)
+    nodes.pe2.node.receive_esp([EspArrival([packet], ("192.0.2.66", 0), "192.0.2.2")], nodes.now)
     assert nodes.pe2.drops("outer_address") == 1
 
 
@@ -231,7 +232,9 @@ def test_garbage_loses_nothing_that_is_established() -> None:
     path = nodes.pe2.node.engine.sessions()[0].path
     for size in range(0, 200, 7):
         nodes.pe2.node.receive_ike(bytes(range(size % 256)), path, nodes.now)
-        nodes.pe2.node.receive_esp([([bytes([7]) * size], ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
+        nodes.pe2.node.receive_esp(
+            [EspArrival([bytes([7]) * size], ("192.0.2.1", 0), "192.0.2.2")], nodes.now
+        )
     nodes.ping(1, "red", 1)
     nodes.run()
     assert nodes.pongs(1, "red") == [1]
@@ -246,7 +249,7 @@ def test_esp_of_a_stranger_is_told_its_unknown_spi_where_it_came_from(
     sent: list[Datagram] = []
     nodes.pe2.node._underlay.send_ike = sent.append  # type: ignore[assignment,method-assign]
     strays = [bytes([1, 2, 3, 4]) + bytes(60)] * 30
-    nodes.pe2.node.receive_esp([(strays, ("203.0.113.9", port), "192.0.2.2")], nodes.now)
+    nodes.pe2.node.receive_esp([EspArrival(strays, ("203.0.113.9", port), "192.0.2.2")], nodes.now)
     hints = [Message.parse(datagram.data) for datagram in sent]
     assert 0 < len(hints) <= 10, "seldom"
     assert [n.data for n in hints[0].notifies] == [b"\1\2\3\4"]
@@ -255,7 +258,7 @@ def test_esp_of_a_stranger_is_told_its_unknown_spi_where_it_came_from(
 
 def test_peer_is_told_of_an_unknown_spi_over_the_ike_sa() -> None:
     nodes = up()
-    nodes.pe2.node.receive_esp([([bytes(range(1, 65))], ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
+    nodes.pe2.node.receive_esp([EspArrival([bytes(range(1, 65))], ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
     nodes.run()
     assert nodes.pe1.children() == nodes.pe2.children() == ALL
 
@@ -477,7 +480,7 @@ def test_ip_packets_without_labels_go_through_an_ordinary_tunnel() -> None:
     assert nodes.pongs(1, "red") == [1]
     (child,) = nodes.pe1.node.children
     stray = protect(child.outbound, build_ip(b"\x0a\x63\0\1", b"\x0a\2\0\2", 1, b"x" * 8), 4)
-    nodes.pe2.node.receive_esp([([stray], ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
+    nodes.pe2.node.receive_esp([EspArrival([stray], ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
     assert nodes.pe2.drops("address_selector") == 1, "a source outside the negotiated selectors"
 
 

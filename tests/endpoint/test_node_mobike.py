@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from endpoint.config import Config, ConfigError, parse_config
+from endpoint.dataplane import EspArrival
 from ike import IkeSaClosed, IkeSaEstablished, PeerAddressChanged
 from ike.testing.link import Nat
 from tests.endpoint.pair import ENDPOINT, GRANTS, PEER, STATIC_GRANTS, VRFS, NodePair, configuration
@@ -183,6 +184,6 @@ def test_esp_from_another_address_than_agreed_is_taken_but_proves_no_path(
     heard: list[bytes] = []
     engine = nodes.pe2.node.engine
     monkeypatch.setattr(engine, "note_esp_received", lambda spi_in, now: heard.append(spi_in))
-    nodes.pe2.node.receive_esp([([packet], (source, 0), FIRST[1])], nodes.now)
+    nodes.pe2.node.receive_esp([EspArrival([packet], (source, 0), FIRST[1])], nodes.now)
     assert nodes.pe2.node.dataplane.delivered == 1
     assert bool(heard) is (source == FIRST[0])

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from endpoint.dataplane import EspArrival
 from ike import PeerAddressChanged
 from ike.testing.link import Nat
 from tests.endpoint.pair import NodePair, configuration
@@ -63,7 +64,7 @@ def test_an_old_packet_repeated_from_elsewhere_moves_nobody() -> None:
     nodes.ping(1, "red", 1)
     nodes.run()
     (packet,) = [octets for sender, octets in nodes.wire if sender == 1]
-    nodes.pe2.node.receive_esp([([packet], ("198.51.100.66", 4500), "192.0.2.2")], nodes.now)
+    nodes.pe2.node.receive_esp([EspArrival([packet], ("198.51.100.66", 4500), "192.0.2.2")], nodes.now)
     nodes.run()
     assert not nodes.pe2.of(PeerAddressChanged)
     assert nodes.pe2.drops("replay") == 1
@@ -75,7 +76,7 @@ def test_a_forged_packet_from_elsewhere_moves_nobody() -> None:
     nodes.run()
     (packet,) = [octets for sender, octets in nodes.wire if sender == 1]
     forged = packet[:4] + bytes((0, 0, 1, 0)) + packet[8:]
-    nodes.pe2.node.receive_esp([([forged], ("198.51.100.66", 4500), "192.0.2.2")], nodes.now)
+    nodes.pe2.node.receive_esp([EspArrival([forged], ("198.51.100.66", 4500), "192.0.2.2")], nodes.now)
     assert not nodes.pe2.of(PeerAddressChanged)
     assert nodes.pe2.drops("integrity") == 1
 
@@ -93,7 +94,7 @@ def test_a_packet_that_was_overtaken_moves_nobody_back() -> None:
     nat.rebind()
     nodes.ping(1, "red", 3)
     nodes.run()
-    nodes.pe2.node.receive_esp([([delayed], old, "192.0.2.2")], nodes.now)
+    nodes.pe2.node.receive_esp([EspArrival([delayed], old, "192.0.2.2")], nodes.now)
     nodes.run()
     assert sorted(nodes.pongs(1, "red")) == [1, 2, 3]
     assert len(nodes.pe2.of(PeerAddressChanged)) == 1
@@ -106,7 +107,9 @@ def test_a_whole_batch_from_a_new_address_is_taken() -> None:
         nodes.ping(1, "red", sequence)
     nodes.lose = lambda sender, octets: False
     batch = [octets for sender, octets in nodes.wire if sender == 1]
-    nodes.pe2.node.receive_esp([([one], ("203.0.113.77", 4711), "192.0.2.2") for one in batch], nodes.now)
+    nodes.pe2.node.receive_esp(
+        [EspArrival([one], ("203.0.113.77", 4711), "192.0.2.2") for one in batch], nodes.now
+    )
     assert nodes.pe2.node.dataplane.delivered == 5
     (moved,) = nodes.pe2.of(PeerAddressChanged)
     assert moved.path.peer == ("203.0.113.77", 4711)

@@ -9,7 +9,8 @@ from endpoint.config import FrontDoor
 from endpoint.errors import SetupError
 from endpoint.raw import RawSocket
 from endpoint.sockets import Address, SocketDrop
-from endpoint.udp import NatSocket
+from endpoint.udp import EspBatch, NatSocket
+from mpls.models import OuterFields
 
 Ip = Callable[..., str]
 ESP = bytes.fromhex("c0ffee0100000001")
@@ -21,15 +22,18 @@ pytestmark = pytest.mark.root
 class Received:
     def __init__(self) -> None:
         self.packets: list[tuple[bytes, str, str]] = []
+        self.outer: list[OuterFields] = []
         self.ike: list[bytes] = []
         self.changed = asyncio.Event()
 
-    def on_packets(self, batch: list[tuple[bytes, str, str]]) -> None:
-        self.packets += batch
+    def on_packets(self, batch: list[tuple[bytes, str, str, OuterFields]]) -> None:
+        self.packets += [(payload, source, destination) for payload, source, destination, _ in batch]
+        self.outer += [outer for *_, outer in batch]
         self.changed.set()
 
-    def on_esp(self, batch: list[tuple[list[bytes], Address]]) -> None:
-        self.packets += [(packet, peer[0], "") for packets, peer in batch for packet in packets]
+    def on_esp(self, batch: EspBatch) -> None:
+        self.packets += [(packet, peer[0], "") for packets, peer, _ in batch for packet in packets]
+        self.outer += [outer for packets, _, outer in batch for _ in packets]
         self.changed.set()
 
     def on_ike(self, data: bytes, local: Address, peer: Address) -> None:
@@ -116,3 +120,37 @@ async def test_address_that_is_not_ours_is_said_with_the_remedy(namespace: str) 
     door = FrontDoor(netns=namespace)
     with pytest.raises(SetupError, match=f"raw protocol 50 on 192.0.2.1: .*see `ip -n {namespace} address`"):
         RawSocket.open("192.0.2.1", 50, on_packets=Received().on_packets, front_door=door)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("udp", [False, True])
+async def test_dscp_ecn_and_ttl_of_each_packet_are_sent_and_told(
+    namespace: str, address: str, udp: bool
+) -> None:
+    received, door = Received(), FrontDoor(netns=namespace)
+    packets = [ESP + bytes([number]) * 20 for number in range(12)]
+    given = [OuterFields(0xB8 + number % 4, 9 + number // 6) for number in range(12)]
+    if udp:
+        nat = NatSocket.open(
+            address,
+            4500,
+            on_ike=received.on_ike,
+            on_esp=received.on_esp,
+            front_door=door,
+            watches_outer=True,
+        )
+        for packet, outer in zip(packets, given, strict=True):
+            nat.send_batch([packet] * 3, nat.local, tos=outer.tos, ttl=outer.ttl)
+        await received.count(36)
+        nat.close()
+        expected = [(packet, outer) for packet, outer in zip(packets, given, strict=True) for _ in range(3)]
+    else:
+        raw = RawSocket.open(address, 50, on_packets=received.on_packets, front_door=door, watches_outer=True)
+        for packet, outer in zip(packets, given, strict=True):
+            raw.send_batch([packet], address, tos=outer.tos, ttl=outer.ttl)
+        await received.count(12)
+        raw.close()
+        expected = list(zip(packets, given, strict=True))
+    assert [
+        (packet, outer) for (packet, _, _), outer in zip(received.packets, received.outer, strict=True)
+    ] == expected

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from endpoint import udp
 from endpoint.errors import SetupError
 from endpoint.sockets import Address, SocketDrop
-from endpoint.udp import IkeSocket, NatSocket, runs
+from endpoint.udp import EspBatch, IkeSocket, NatSocket, runs
 
 ESP = bytes.fromhex("c0ffee0100000001")
 ONE, TWO = "127.0.0.1", "127.0.0.2"
@@ -32,8 +32,8 @@ class Received:
         self.all.append(("ike", data, peer))
         self.changed.set()
 
-    def on_esp(self, batch: list[tuple[list[bytes], Address]]) -> None:
-        self.all += [("esp", packet, peer) for packets, peer in batch for packet in packets]
+    def on_esp(self, batch: EspBatch) -> None:
+        self.all += [("esp", packet, peer) for packets, peer, _ in batch for packet in packets]
         self.batches.append(len(batch))
         self.changed.set()
 

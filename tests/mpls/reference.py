@@ -13,11 +13,12 @@ from mpls.classes import LabelClass
 from mpls.crypto_map import Bypass, Discard, Match, Rule
 from mpls.drops import DropReason
 from mpls.identifiers import ClassId
+from mpls.models import QosModel, TtlModel
 from mpls.vrf import Urpf, Vrf
 
 Network = IPv4Network | IPv6Network
 Outcome = tuple[object, ...]
-"""("labelled", peer, VRF, class, label, tc, outer DSCP, body) or ("bypass",) or ("drop", reason)."""
+"""("labelled", peer, VRF, class, label, tc, outer DSCP, ECN, outer TTL, body) or ("bypass",) or ("drop", reason)."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Packet:
     source: str
     destination: str
     dscp: int
+    ecn: int
     ttl: int
     source_port: int
     destination_port: int
@@ -35,12 +37,12 @@ class Packet:
     def read(cls, octets: bytes) -> "Packet":
         if octets[0] >> 4 == 4:
             source, destination = octets[12:16], octets[16:20]
-            dscp, ttl, start = octets[1] >> 2, octets[8], 20
+            tos, ttl, start = octets[1], octets[8], 20
         else:
             source, destination = octets[8:24], octets[24:40]
-            dscp, ttl, start = (octets[0] << 4 & 0xF0 | octets[1] >> 4) >> 2, octets[7], 40
+            tos, ttl, start = octets[0] << 4 & 0xF0 | octets[1] >> 4, octets[7], 40
         ports = struct.unpack_from("!HH", octets, start)
-        return cls(str(ip_address(source)), str(ip_address(destination)), dscp, ttl, *ports)
+        return cls(str(ip_address(source)), str(ip_address(destination)), tos >> 2, tos & 3, ttl, *ports)
 
 
 def with_lower_ttl(octets: bytes) -> bytes:
@@ -98,7 +100,10 @@ class ReferencePe:
         label_class = self._label_class(name, class_id)
         tc = label_class.tc[0] if label_class.tc else packet.dscp >> 3
         outer = packet.dscp if label_class.outer_dscp is None else label_class.outer_dscp
-        return "labelled", found[0], name, class_id, found[1], tc, outer, body
+        if label_class.qos_model is QosModel.UNIFORM:
+            outer = packet.dscp
+        ttl = (Packet.read(body).ttl or 1) if self.vrfs[name].ttl_model is TtlModel.UNIFORM else 0
+        return "labelled", found[0], name, class_id, found[1], tc, outer, packet.ecn, ttl, body
 
     def _label_class(self, vrf: str, class_id: ClassId) -> LabelClass:
         return next(one for one in self.vrfs[vrf].classes if one.id == class_id)

@@ -124,20 +124,20 @@ def reason(*arguments: Any, **fields: Any) -> DropReason | None:
 
 
 def test_labelled_packet_of_the_child_is_delivered_to_its_vrf() -> None:
-    assert check(policy(), mpls(100, tc=5)) == Delivery("red", "gold", 100, 5, body(ttl=63))
+    assert check(policy(), mpls(100, tc=5)) == Delivery("red", "gold", 100, 5, body(ttl=63), label_ttl=255)
 
 
 def test_ipv6_is_delivered_where_the_binding_has_it() -> None:
     six = body("2001:db8:1::9", source="2001:db8:2::9")
     assert check(policy(), mpls(100, packet=six)) == Delivery(
-        "red", "gold", 100, 0, body("2001:db8:1::9", 63, "2001:db8:2::9")
+        "red", "gold", 100, 0, body("2001:db8:1::9", 63, "2001:db8:2::9"), label_ttl=255
     )
     assert reason(policy(), mpls(101, packet=six)) is DropReason.PAYLOAD
 
 
 def test_packet_for_the_pe_itself_keeps_its_ttl() -> None:
     packet = body("10.1.0.1", ttl=1)
-    assert check(policy(), mpls(100, packet=packet)) == Delivery("red", "gold", 100, 0, packet)
+    assert check(policy(), mpls(100, packet=packet)) == Delivery("red", "gold", 100, 0, packet, label_ttl=255)
 
 
 def test_egress_takes_one_from_the_inner_ttl_and_answers_when_none_is_left() -> None:
@@ -172,8 +172,12 @@ def test_tunnel_child_takes_ip_only(next_header: int) -> None:
 
 
 def test_tunnel_child_delivers_what_its_inner_addresses_select() -> None:
-    assert check(tunnel_policy(), tunnelled(), 4) == Delivery("red", "gold", 100, 0, body(ttl=63))
-    assert check(tunnel_policy(), tunnelled(local=OTHER), 4) == Delivery("red", "gold", 100, 0, body(ttl=63))
+    assert check(tunnel_policy(), tunnelled(), 4) == Delivery(
+        "red", "gold", 100, 0, body(ttl=63), label_ttl=255
+    )
+    assert check(tunnel_policy(), tunnelled(local=OTHER), 4) == Delivery(
+        "red", "gold", 100, 0, body(ttl=63), label_ttl=255
+    )
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,7 @@ def test_inner_labels_pass_to_an_attachment_that_keeps_labels() -> None:
         stack(LabelEntry(100), LabelEntry(500, 3, ttl=9), LabelEntry(501, ttl=1)) + back(ttl=1) + bytes(5)
     )
     kept = stack(LabelEntry(500, 3, ttl=8), LabelEntry(501, ttl=1))
-    assert received(payload) == Delivery("red", "gold", 100, 0, back(ttl=1), kept)
+    assert received(payload) == Delivery("red", "gold", 100, 0, back(ttl=1), kept, 255)
 
 
 @pytest.mark.parametrize("labels", [Labels.NONE, Labels.POP])
@@ -288,7 +288,7 @@ def test_what_is_kept_is_forwarded_as_a_router_would(payload: bytes, expected: D
 
 def test_without_inner_labels_an_ip_packet_is_delivered() -> None:
     result = received(stack(LabelEntry(100)) + back())
-    assert result == Delivery("red", "gold", 100, 0, back(ttl=63))
+    assert result == Delivery("red", "gold", 100, 0, back(ttl=63), label_ttl=255)
 
 
 def test_map_of_one_entry_admits_no_inner_label() -> None:

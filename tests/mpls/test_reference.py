@@ -1,6 +1,7 @@
 """The compiled forwarding against the blackboard's: random PEs, routes that come and go, packets of every kind."""
 
 import random
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 
 import pytest
@@ -13,6 +14,7 @@ from mpls.forwarding import Bypassed, Delivery, Drop, ForwardingTable, Labelled,
 from mpls.ip import build_ip
 from mpls.label_space import LabelSpace
 from mpls.labels import LabelEntry
+from mpls.models import QosModel, TtlModel
 from mpls.vrf import Attachment, Urpf, Vrf
 from tests.mpls.reference import Outcome, ReferencePe, networks
 
@@ -69,7 +71,9 @@ class World:
         )
         classes = tuple(some.sample(CLASSES, 1 + some.randrange(len(CLASSES))))
         announce = tuple(some.sample(PREFIXES[2:4] + PREFIXES[9:10], some.randrange(3)))
-        return Vrf(name, f"name:{name}", classes, some.choice(list(Urpf)), attachments, announce)
+        classes = tuple(replace(one, qos_model=some.choice(list(QosModel))) for one in classes)
+        urpf, ttl_model = some.choice(list(Urpf)), some.choice(list(TtlModel))
+        return Vrf(name, f"name:{name}", classes, urpf, attachments, announce, ttl_model=ttl_model)
 
     def _rule(self, number: int) -> Rule:
         some = self.random
@@ -136,7 +140,7 @@ class World:
         source, destination = (ip_address(some.choice(hosts)).packed for _ in range(2))
         udp = some.choice(PORTS).to_bytes(2, "big") + some.choice(PORTS).to_bytes(2, "big") + bytes(4)
         ttl = some.choice((0, 1, 2, 64, 64, 64, 255))
-        return build_ip(source, destination, 17, udp, dscp=some.choice(DSCPS), ttl=ttl)
+        return build_ip(source, destination, 17, udp, dscp=some.choice(DSCPS), ecn=some.randrange(4), ttl=ttl)
 
     def policy(self) -> EgressPolicy:
         some = self.random
@@ -163,10 +167,10 @@ class World:
 def outcome(result: Labelled | Bypassed | Drop | Delivery) -> Outcome:
     match result:
         case Labelled():
-            assert result.stack == LabelEntry(result.label or 0, result.tc, True, 255).encode()
+            assert result.stack == LabelEntry(result.label or 0, result.tc, True, result.ttl or 255).encode()
             return (
                 "labelled", result.peer, result.vrf, result.label_class, result.label, result.tc, result.dscp,
-                result.body,
+                result.ecn, result.ttl, result.body,
             )  # fmt: skip
         case Bypassed():
             return ("bypass",)
