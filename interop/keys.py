@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,8 +87,21 @@ class KeyTables:
         return folder
 
 
+def secrets_in_table(text: str) -> set[bytes]:
+    """The keys of a table of either kind, whatever their algorithms."""
+    fields = (
+        field
+        for row in _parse(text)
+        for field in (row[4:] if row[0].startswith("IP") else (*row[2:4], *row[5:7]))
+    )
+    octets = (field.removeprefix("0x") for field in fields if re.fullmatch(r"(0x)?([0-9a-f]{2}){16,}", field))
+    return {bytes.fromhex(one) for one in octets}
+
+
 def _rows(path: Path) -> list[list[str]]:
-    if not path.exists():
-        return []
-    text = "".join(line for line in path.read_text().splitlines(keepends=True) if not line.startswith("#"))
-    return [row for row in csv.reader(io.StringIO(text)) if row]
+    return _parse(path.read_text()) if path.exists() else []
+
+
+def _parse(text: str) -> list[list[str]]:
+    lines = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
+    return [row for row in csv.reader(io.StringIO(lines)) if row]

@@ -160,6 +160,11 @@ def require(condition: object, message: str) -> None:
         raise CheckError(message)
 
 
+def quoted(words: tuple[str, ...]) -> str:
+    """What stands in an array of strings of our configuration."""
+    return ", ".join(f'"{word}"' for word in words)
+
+
 def check_initiator(evidence: Evidence, role: str, ends: tuple[str, str] = ENDS) -> str:
     """IKE was begun by us (`role` initiator) or by the peer, and by nobody else. `ends`: our address, the peer's."""
     began = {message.source for message in evidence.ike if message.exchange == 34 and not message.is_response}

@@ -30,6 +30,7 @@ from .case import (
     check_decrypted,
     check_initiator,
     check_keys,
+    quoted,
     require,
 )
 from .running import Running
@@ -49,6 +50,9 @@ class LinuxPeCase(Case):
     """The peer's address in our configuration, if it is another one."""
     our_child = their_child = "mpls"
     has_esn = False
+    ike: tuple[str, ...] = ("aes256gcm16-prfsha384-x25519",)
+    esp: tuple[str, ...] = ("aes256gcm16",)
+    """What we propose."""
     start = "none"
     more_settings = ""
     """Lines of our [[peer]] beyond those that all these cases share."""
@@ -84,8 +88,8 @@ name = "pe2"
 identity = "pe2.example"
 addresses = ["{self.peer_address or self.ends[1]}"]
 auth = {{ psk_file = "peer.psk" }}
-ike = ["aes256gcm16-prfsha384-x25519"]
-esp = ["aes256gcm16"]
+ike = [{quoted(self.ike)}]
+esp = [{quoted(self.esp)}]
 selectors = "plain"
 mode = "transport"
 encapsulation = "{self.encapsulation}"

@@ -46,6 +46,7 @@ from .case import (
     check_initiator,
     check_keys,
     check_pings,
+    quoted,
     require,
 )
 from .running import Running
@@ -103,6 +104,9 @@ class StrongSwanCase(Case):
     peer_address = ""
     """The peer's address in our configuration, if it is another one."""
     udp = "always"
+    ike: tuple[str, ...] = ("aes256gcm16-prfsha384-x25519",)
+    esp: tuple[str, ...] = ("aes256gcm16",)
+    """What we propose."""
     classes: tuple[str, ...] = ()
     start = "none"
     charon_settings = ""
@@ -130,8 +134,8 @@ name = "pe2"
 identity = "pe2.example"
 addresses = ["{self.peer_address or self.ends[1]}"]
 auth = {{ psk_file = "peer.psk" }}
-ike = ["aes256gcm16-prfsha384-x25519"]
-esp = ["aes256gcm16"]
+ike = [{quoted(self.ike)}]
+esp = [{quoted(self.esp)}]
 mode = "tunnel"
 udp = "{self.udp}"
 start = "{self.start}"
@@ -261,10 +265,6 @@ labels = {{ {labels} }}
 
     def children(self) -> tuple[Child, ...]:
         return tuple(_labelled_child(name) for name in ("gold", "standard"))
-
-
-def quoted(names: tuple[str, ...]) -> str:
-    return ", ".join(f'"{name}"' for name in names)
 
 
 def _labelled_child(name: str) -> Child:

@@ -14,7 +14,7 @@ from typing import Any
 
 from endpoint.control import ControlError, call
 
-from ..keys import KeyTables
+from ..keys import ESP_TABLE, IKE_TABLE, KeyTables, secrets_in_table
 from ..processes import Background, LabError, run, tail_of, wait_until
 
 COMMAND = Path(sys.executable).with_name("mplsec")
@@ -120,6 +120,18 @@ class Mplsec:
         tables = [KeyTables.read(self._folder / f"keys-{n}") for n in range(1, self._starts + 1)]
         ike = tuple(keys for table in tables for keys in table.ike)
         return KeyTables(ike, tuple(key for table in tables for key in table.esp))
+
+    def write_keys(self, folder: Path) -> set[bytes]:
+        """Its tables as they are, every run of it, whatever the algorithms; the keys in them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        secrets: set[bytes] = set()
+        for name in (IKE_TABLE, ESP_TABLE):
+            text = "".join(
+                (self._folder / f"keys-{number}" / name).read_text() for number in range(1, self._starts + 1)
+            )
+            (folder / name).write_text(text)
+            secrets |= secrets_in_table(text)
+        return secrets
 
     def _command(self, name: str, *arguments: str) -> str:
         return self._run(name, *arguments).stdout

@@ -132,9 +132,10 @@ class StrongSwan:
         logs_keys: bool = True,
     ) -> None:
         self.machine = machine
+        self.connection = connection
         self.log = machine.share / "charon.log"
         (machine.share / "strongswan.conf").write_text(daemon_configuration(plugins, logs_keys=logs_keys))
-        (machine.share / "swanctl.conf").write_text(connection.text())
+        self._write(connection)
         self.start()
 
     @property
@@ -173,6 +174,12 @@ class StrongSwan:
         self.machine.sh(f"{SETTINGS} setsid /usr/lib/ipsec/charon >>/share/charon.out 2>&1 &")
         self._load()
 
+    def reconfigure(self, connection: Connection) -> None:
+        """Another configuration for what is begun from now on; SAs that are up stay as they are."""
+        self.connection = connection
+        self._write(connection)
+        self._load()
+
     def kill(self) -> None:
         """End charon as a crash does, and wait until it is gone (a zombie has no `exe`)."""
         self.machine.sh(
@@ -202,6 +209,13 @@ class StrongSwan:
     def keys(self) -> KeyTables:
         """The keys of all SAs, from charon's own log."""
         return keys_from_log(self.log.read_text(errors="replace"))
+
+    def secrets(self) -> set[bytes]:
+        """Every key that charon derived, of whatever algorithm, from its own log."""
+        return secrets_from_log(self.log.read_text(errors="replace"))
+
+    def _write(self, connection: Connection) -> None:
+        (self.machine.share / "swanctl.conf").write_text(connection.text())
 
     def _swanctl(self, arguments: str, *, timeout_s: int = 30, check: bool = True) -> str:
         return self.machine.sh(f"{SETTINGS} swanctl {arguments}", timeout_s=timeout_s, check=check)
@@ -297,6 +311,13 @@ def keys_from_log(log: str) -> KeyTables:
                 key = secret["initiator" if sent_by_initiator else "responder"]
                 esp.append(EspKey(sa[2], sa[3], int(sa[1], 16), key))
     return KeyTables(tuple(ike), tuple(dict.fromkeys(esp)))
+
+
+def secrets_from_log(log: str) -> set[bytes]:
+    """The keys of IKE and ESP SAs in a charon log written with ike = 4 and chd = 4, of any algorithm."""
+    lines = log.splitlines()
+    announced = r"(Sk_[ae][ir] secret|(?:encryption|integrity) (?:initiator|responder) key) => "
+    return {_dump(lines, number) for number, line in enumerate(lines) if re.search(announced, line)}
 
 
 def _dump(lines: list[str], number: int) -> bytes:
