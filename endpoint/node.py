@@ -65,7 +65,11 @@ _log = logging.getLogger("mplsec.node")
 
 IKE_PORT = 500
 RETIRE_S = 2.0
-"""How long a rekeyed child still receives what was under way when it was closed."""
+"""How long a closed child still receives what was under way when it was closed."""
+_STILL_UNDER_WAY = frozenset(
+    (CloseReason.REKEYED, CloseReason.REDUNDANT, CloseReason.DELETED_BY_PEER, CloseReason.IKE_SA_CLOSED)
+)
+"""Why a child is gone of which packets may be on their way, or wait in a socket: they are taken for RETIRE_S."""
 
 
 class NodeUnderlay(Underlay, Protocol):
@@ -625,7 +629,7 @@ class Node:
             child.peer, child.kind.name, now, by_peer=event.reason is CloseReason.DELETED_BY_PEER
         )
         self.children.stop_sending(child)
-        if event.reason in (CloseReason.REKEYED, CloseReason.REDUNDANT):
+        if event.reason in _STILL_UNDER_WAY:
             self.children.close(child, now + RETIRE_S)
         else:
             self.children.remove(child)

@@ -593,3 +593,20 @@ def test_a_child_that_cannot_be_installed_is_deleted_and_backed_off(monkeypatch:
     nodes.run(20)
     assert nodes.pe1.children() == {}
     assert nodes.pe1.node.starter.peers["pe2"].children["blue/0"].is_down
+
+
+def test_what_is_under_way_when_the_peer_deletes_is_still_taken() -> None:
+    nodes = up()
+    nodes.lose = lambda sender, octets: sender == 2 and octets[:4] in spis
+    spis = {child.sa.spi_in for child in nodes.pe1.node.children}
+    nodes.wire.clear()
+    nodes.ping(2, "blue", 1)
+    (late,) = [packet for sender, packet in nodes.wire if sender == 2]
+    nodes.pe2.node.terminate("pe1", None, nodes.now)
+    nodes.run(0.1)
+    assert not nodes.pe1.children()
+    nodes.pe1.node.receive_esp([EspArrival([late], ("192.0.2.2", 0), "192.0.2.1")], nodes.now)
+    assert nodes.pe1.drops("unknown_spi") == 0
+    nodes.run(5.0)
+    nodes.pe1.node.receive_esp([EspArrival([late], ("192.0.2.2", 0), "192.0.2.1")], nodes.now)
+    assert nodes.pe1.drops("unknown_spi") == 1
