@@ -98,7 +98,7 @@ class Location:
 
     def follow(self, sa: IkeSa, path: Path, now: float) -> None:
         """A fresh authentic message came over `path` on `sa`. With MOBIKE that alone moves nobody."""
-        if not self.is_mobile and path != sa.path and sa.nat.follows_peer:
+        if not self.is_mobile and path != sa.path and self._may_follow(path):
             self.move(path, now)
 
     def follow_esp(self, path: Path, now: float) -> None:
@@ -107,8 +107,11 @@ class Location:
         Also with MOBIKE (RFC 4555 3.8): its opener may notice late, or never, that it has a new mapping.
         """
         is_settled = self._session.current.path == self.esp_path
-        if path != self.esp_path and is_settled and self._session.current.nat.follows_peer:
+        if path != self.esp_path and is_settled and self._may_follow(path):
             self.move(path, now)
+
+    def _may_follow(self, path: Path) -> bool:
+        return self._session.current.nat.follows_peer and self.permits(path.peer[0])
 
     # --- moving
 
@@ -148,7 +151,7 @@ class Location:
         self.change += 1
         is_other = path != session.current.path
         self.take(path)
-        session.queue(UpdateAddresses(self.change))
+        session.queue_latest(UpdateAddresses(self.change))
         if is_other:
             self._resend(now)
         session.pump(now)
@@ -186,7 +189,7 @@ class Location:
             self.move(news.path, now, news.nat)
             return
         self.take(news.path)
-        self._session.queue(CheckRoutability(self.change, news.path, news.nat))
+        self._session.queue_latest(CheckRoutability(self.change, news.path, news.nat))
 
     def _on_peer_addresses(self, path: Path, now: float) -> None:
         """The peer, which may not move us, has told its addresses over `path`; perhaps the one in use is gone."""
@@ -239,7 +242,7 @@ class Location:
             # The exception of RFC 4555 3.5: what cannot be used any more is replaced without being asked to.
             self.move(other, now)
             self._resend(now)
-        self._session.queue(AnnounceAddresses())
+        self._session.queue_latest(AnnounceAddresses())
         self._session.pump(now)
 
     def on_answer(self, path: Path, transmissions: int, now: float) -> None:

@@ -41,7 +41,10 @@ def is_possible(connection: Connection) -> bool:
 
 
 def start_timer(session: Session, now: float) -> None:
-    """The opener comes earlier than it must, the other end waits a little longer."""
+    """The opener comes earlier than it must, the other end waits a little longer.
+
+    A timer that is running is never put off: whatever a peer says later, what was due stays due.
+    """
     connection, host = session.connection, session.host
     if connection is None:
         return
@@ -52,7 +55,8 @@ def start_timer(session: Session, now: float) -> None:
     limits = [seconds for seconds in (connection.reauth_s, session.announced_s) if seconds is not None]
     if limits and is_possible(connection):
         at = now + host.shortened(min(limits) * (1 - GRACE), connection.ike_rekey_jitter)
-        host.timers.set(at, TimerKind.REAUTH, session)
+        due_at = host.timers.due_at(TimerKind.REAUTH, session)
+        host.timers.set(at if due_at is None else min(at, due_at), TimerKind.REAUTH, session)
 
 
 def path_of(session: Session) -> Path:

@@ -148,6 +148,10 @@ class Session:
         """Let a request wait for the window; `pump` sends it."""
         self._waiting.put(exchange)
 
+    def queue_latest(self, exchange: Exchange) -> None:
+        """The same for a request that makes those of its kind pointless which still wait."""
+        self._waiting.put_latest(exchange)
+
     def requests(self) -> Iterator[Exchange]:
         """All of ours that wait, for the window or for another try, or are in flight."""
         yield from self._waiting
@@ -239,7 +243,9 @@ class Session:
         self.liveness.begin(now)
 
     def note_auth_lifetime(self, within_s: float, now: float) -> None:
-        """The peer wants us to authenticate again."""
+        """The peer wants us to authenticate again: only we can who opened the session (RFC 4478 3)."""
+        if not self.is_opener:
+            return
         self.announced_s = within_s
         if self.replaces is None and not self.is_over:
             reauthentication.start_timer(self, now)

@@ -26,6 +26,11 @@ class RequestQueue:
         self._count += 1
         insort(self._waiting, (exchange.priority, self._count, exchange))
 
+    def put_latest(self, exchange: Exchange) -> None:
+        """In the place of those of its kind that still wait: however often it is put, one waits."""
+        self._waiting = [entry for entry in self._waiting if type(entry[2]) is not type(exchange)]
+        self.put(exchange)
+
     def put_back(self, exchanges: Collection[Exchange]) -> None:
         """Those that were sent before and have to be sent again: before what waits with the same priority."""
         self._count += len(exchanges)

@@ -163,16 +163,18 @@ class CheckRoutability(_Informational):
 
 def mapping_check(sa: IkeSa) -> tuple[NotifyPayload, ...]:
     """What lets the opener's liveness check see that its NAT has a new mapping for it (RFC 4555 3.8)."""
-    location = sa.session.location
-    is_wanted = location.is_mobile and location.is_decider and sa.nat.local_is_translated
-    return _detection(sa, sa.path) if is_wanted else ()
+    return _detection(sa, sa.path) if _checks_mapping(sa) else ()
 
 
 def has_new_mapping(sa: IkeSa, message: Message) -> bool:
     """Whether the answer to a `mapping_check` says another outside address than before."""
     notify = message.notify(NotifyType.NAT_DETECTION_DESTINATION_IP)
+    return notify is not None and _checks_mapping(sa) and notify.data != sa.nat.seen_as
+
+
+def _checks_mapping(sa: IkeSa) -> bool:
     location = sa.session.location
-    return notify is not None and location.is_mobile and notify.data != sa.nat.seen_as
+    return location.is_mobile and location.is_decider and sa.nat.local_is_translated
 
 
 # --- answers

@@ -24,7 +24,7 @@ from ike.numbers import ExchangeType, NotifyType
 from ike.selectors import AddressSelector
 from ike.testing.link import ImpairedLink, Nat
 from ike.testing.pair import LEFT_ADDRESS, RIGHT_ADDRESS, Pair, Side
-from ike.wire.message import Message
+from ike.wire.message import Header, Message
 from tests.ike.engine_kit import CHILD, Tap, assert_in_sync, message, new_pair, only_child
 
 LEFT_OTHER, RIGHT_OTHER = "198.51.100.1", "203.0.113.2"
@@ -507,6 +507,23 @@ def test_a_new_mapping_is_found_by_the_liveness_check_and_told(outside: str) -> 
     assert pair.right.engine.is_quiet
 
 
+def test_a_hash_that_nobody_asked_for_moves_nobody() -> None:
+    """Only the opener looks for a new mapping; the other end may not change paths, whatever an answer says."""
+
+    def rewrite(message: Message) -> tuple[Message]:
+        unasked = NotifyPayload(NotifyType.NAT_DETECTION_DESTINATION_IP, bytes(20))
+        is_answer = message.is_response and message.exchange == INFORMATIONAL
+        return (replace(message, payloads=(*message.payloads, unasked)) if is_answer else message,)
+
+    for liar in ("left", "right"):
+        pair, _ = mobile(**{f"{liar}_options": {"rewrite_outgoing": rewrite}})  # type: ignore[arg-type]
+        honest = pair.right if liar == "left" else pair.left
+        honest.engine.check_liveness(honest.session, pair.now)
+        pair.run(2)
+        assert_at(pair, HERE)
+        assert not sent(honest, "UPDATE_SA_ADDRESSES")
+
+
 def test_the_same_mapping_is_not_told_again_and_again() -> None:
     pair, tap, _ = behind_nat(left={"liveness_s": 15.0})
     pair.run(20)
@@ -587,6 +604,19 @@ def test_malformed_addresses_are_passed_over() -> None:
     pair.run(2)
     assert_in_sync(pair, children=1)
     assert pair.right.engine.counters[DropReason.MALFORMED] == 0
+
+
+def test_an_opener_that_moves_on_and_on_and_answers_nothing_makes_no_queue() -> None:
+    pair, tap = mobile()
+    tap.hold(lambda one: one.path.local[0] == RIGHT_ADDRESS and Header.parse(one.data).is_response, 10**9)
+    for count in range(100):
+        change(pair, HERE if count % 2 else THERE)
+        pair.run(0.1)
+    assert pair.right.engine.sizes["requests"] <= 10, "a window of checks, and one that waits"
+    tap.open()
+    change(pair, THERE)
+    pair.run(30)
+    assert_at(pair, THERE)
 
 
 def test_a_new_child_during_a_move_ends_on_the_new_path() -> None:

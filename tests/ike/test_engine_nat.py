@@ -109,6 +109,23 @@ def test_esp_from_a_new_mapping_moves_the_peer_and_its_children() -> None:
     assert peer_of(pair) == path.peer
 
 
+def test_a_peer_is_followed_only_to_where_it_may_be() -> None:
+    pair, _, nat = through_nat(right={"peer_addresses": (OUTSIDE,)})
+    spi_in = only_child(pair.right).spi_in
+    pair.right.engine.note_esp_path(spi_in, Path((RIGHT_ADDRESS, 4500), ("203.0.113.9", 41000)), pair.now)
+    pair.flush()
+    assert not pair.right.all(PeerAddressChanged)
+    path = Path((RIGHT_ADDRESS, 4500), (OUTSIDE, 41000))
+    pair.right.engine.note_esp_path(spi_in, path, pair.now)
+    pair.flush()
+    assert pair.right.last(PeerAddressChanged).path == path
+    nat.outside = "203.0.113.9"
+    nat.rebind()
+    pair.left.engine.check_liveness(pair.left.session, pair.now)
+    pair.run(1)
+    assert peer_of(pair) == path.peer
+
+
 def test_an_end_behind_a_nat_follows_no_esp() -> None:
     pair, _, _ = through_nat()
     path = Path((LEFT_ADDRESS, 4500), ("203.0.113.9", 41000))

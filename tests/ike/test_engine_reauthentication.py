@@ -192,6 +192,26 @@ def test_word_of_the_opener_is_none_of_the_responders_business() -> None:
     assert not pair.right.all(IkeSaClosed)
 
 
+@pytest.mark.parametrize("who_must", ["opener", "responder"])
+def test_no_word_of_the_peer_puts_it_off(who_must: str) -> None:
+    side = {"opener": "left", "responder": "right"}[who_must]
+    pair, _ = established(**{side: {"reauth_s": 1000.0}})
+    must, other = (pair.left, pair.right) if who_must == "opener" else (pair.right, pair.left)
+    late = NotifyPayload(NotifyType.AUTH_LIFETIME, b"\xff" * 4)
+    if who_must == "responder":
+        # One that never comes of itself.
+        pair.left.engine._host.timers.cancel_all(pair.left.engine._host.sessions[pair.left.session])
+    for _ in range(3):
+        other.engine.send_notify(other.session, (late,), pair.now)
+        pair.run(300)
+    other.engine.send_notify(other.session, (late,), pair.now)
+    pair.run(210)
+    if who_must == "opener":
+        assert len(must.all(IkeSaEstablished)) == 2
+    else:
+        assert must.last(IkeSaClosed).detail == "the peer did not authenticate again in time"
+
+
 def test_rekey_of_the_ike_sa_does_not_put_it_off() -> None:
     pair, _ = established(left={"reauth_s": 1000.0})
     pair.run(500)

@@ -101,6 +101,13 @@ def test_what_is_sent_again_goes_before_what_was_never_sent() -> None:
     assert [take(queue, []) for _ in range(4)] == [removal, first, second, waiting]
 
 
+def test_what_makes_others_of_its_kind_pointless_takes_their_place() -> None:
+    create = CreateChildSa("a")
+    queue = filled(notify(1), create, notify(2))
+    queue.put_latest(last := notify(3))
+    assert [take(queue, []) for _ in range(3)] == [create, last, None]
+
+
 def test_cleared_queue_is_empty() -> None:
     queue = filled(notify())
     assert list(queue)
