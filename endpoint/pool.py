@@ -112,8 +112,11 @@ class _Family:
         return False
 
     def _forget(self, address: Address) -> None:
-        addresses = self._by_owner[self._leases.pop(address).owner]
+        owner = self._leases.pop(address).owner
+        addresses = self._by_owner[owner]
         addresses.remove(address)
+        if not addresses:
+            del self._by_owner[owner]
 
 
 class Pool:

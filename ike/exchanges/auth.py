@@ -136,6 +136,8 @@ class Authenticate(Exchange):
         peer_id = _proven_identity(idr, auth)
         if not stands_for(wanted, peer_id):
             return f"the peer is {peer_id.text()}, not {wanted.text() if wanted else 'anybody'}"
+        if not isinstance(wanted, Identity) and specificity(wanted) < _most_specific(_meant(sa, peer_id)):
+            return f"{peer_id.text()} has a connection of its own"
         failure = verify_auth(sa, self._connection.proofs, idr, auth, message)
         return failure or _why_taken(sa, self._connection, peer_id)
 
@@ -297,6 +299,14 @@ def _authentication_failed(detail: str, connection: Connection | None) -> Outcom
     return Outcome(response=(notify,), end=fail)
 
 
+def _meant(sa: IkeSa, peer_id: Identity) -> list[Connection]:
+    return sa.host.directory.meant_by(peer_id)
+
+
+def _most_specific(meant: Sequence[Connection]) -> int:
+    return max((specificity(connection.peer_id) for connection in meant), default=0)
+
+
 def _find_connection(
     sa: IkeSa, peer_id: Identity, idr: IdrPayload | None, auth_method: int
 ) -> Connection | None:
@@ -305,8 +315,8 @@ def _find_connection(
     Who has a connection of its own gets none that stands for many, wherever it is and whatever it proves: else
     one of the many could pass for it. The named IDr is preferred, then what the AUTH method can prove.
     """
-    meant = sa.host.directory.meant_by(peer_id)
-    most = max((specificity(connection.peer_id) for connection in meant), default=0)
+    meant = _meant(sa, peer_id)
+    most = _most_specific(meant)
     fitting = [
         connection
         for connection in meant

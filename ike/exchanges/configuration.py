@@ -90,9 +90,10 @@ def respond_configuration(
 ) -> Given:
     """Answer a CFG_REQUEST where the connection gives addresses; elsewhere it is ignored.
 
-    `with_child`: the message asks for a child, which cannot be had without an address.
+    `with_child`: the message asks for a child, which cannot be had without an address. Once the session is over
+    nobody would take an address back.
     """
-    if connection is None or peer_id is None:
+    if connection is None or peer_id is None or sa.session.is_over:
         return Given()
     if with_child and connection.request_addresses and sa.session.assigned is None:
         return Given(

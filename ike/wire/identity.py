@@ -15,6 +15,9 @@ from ike.wire.names import name_text
 _FQDN = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
 _RFC822 = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,255}")
 
+MAX_TEXT = 512
+"""Characters; an ID payload can hold 64 KiB, and what it says goes into logs before anybody is authenticated."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -71,7 +74,14 @@ class Identity:
             return cls.fqdn(text)
 
     def text(self) -> str:
-        """One line of printable text, whatever the octets are: what `parse_text` reads, if possible."""
+        """One line of printable text, whatever the octets are: what `parse_text` reads, if possible.
+
+        For people: of what is longer than any name the beginning has to do. Octets tell identities apart.
+        """
+        text = self._whole_text()
+        return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
+
+    def _whole_text(self) -> str:
         match self.id_type:
             case IdType.IPV4_ADDR | IdType.IPV6_ADDR:
                 family = IPv4Address if self.id_type == IdType.IPV4_ADDR else IPv6Address

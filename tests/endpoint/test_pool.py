@@ -103,6 +103,14 @@ def test_nobody_in_particular_is_remembered_for_nothing() -> None:
     assert ask(one, "null", 2, is_only_one=True) == "10.9.0.2/32"
 
 
+def test_owners_without_an_address_leave_nothing_behind() -> None:
+    one = pool("10.9.0.1-10.9.0.2")
+    for session in range(100):
+        assert ask(one, "null", session)
+        one.release(session)
+    assert len(one._families[4]._by_owner) == 2
+
+
 def test_only_families_that_are_asked_for_and_there() -> None:
     one = pool("10.9.0.0/24", "2001:db8::/64")
     assert ask(one, "a", 1, families=(ANY6,)) == "2001:db8::1/128"

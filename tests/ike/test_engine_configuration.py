@@ -309,6 +309,17 @@ def test_the_request_may_come_by_itself() -> None:
     assert len(gateway.asked) == 2, "the second reply repeats the lease"
 
 
+def test_nobody_is_asked_for_an_address_after_the_session() -> None:
+    """Its end was told already: what it got then would be nobody's for ever."""
+    gateway = Gateway(GIVEN)
+    pair = childless_pair(gateway, ASK4, ExchangeType.INFORMATIONAL)
+    pair.left.engine.check_liveness(pair.left.session, pair.now)
+    pair.right.engine.delete_ike_sa(pair.right.session, pair.now)
+    pair.run(2)
+    assert "INFORMATIONAL response" in pair.right.trace[-1].summary or not pair.right.engine.sessions()
+    assert not gateway.asked
+
+
 @pytest.mark.parametrize(
     "payload",
     [

@@ -337,6 +337,17 @@ def test_initiator_takes_whom_the_pattern_means() -> None:
         assert bool(pair.left.all(IkeSaEstablished)) is is_good
 
 
+def test_initiator_takes_nobody_for_many_who_has_a_connection_of_its_own() -> None:
+    """Else one of the many could pass for it, and by INITIAL_CONTACT end its sessions."""
+    pair = pair_with(Means(PskAuth(b"of the many")), Means(PskAuth(b"of the many")))
+    (own,) = pair.left.engine._host.connections
+    many = replace(own, peer_id=parse_peer_name("*.example"))
+    pair.restart(pair.left, [many, replace(own, name="own", auth=PskAuth(b"own"), peer_auth=())])
+    connect(pair)
+    assert not pair.left.all(IkeSaEstablished)
+    assert "right.example has a connection of its own" in pair.left.last(IkeSaFailed).detail
+
+
 def test_exclusive_connection_is_for_one_at_a_time() -> None:
     pair = pair_with(Means(PskAuth(PSK)), Means(PskAuth(PSK)))
     several(pair, connection_of(pair, peer_id=parse_peer_name("*.example"), is_exclusive=True))

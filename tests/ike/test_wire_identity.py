@@ -74,3 +74,8 @@ def test_unprintable_octets_print_as_hexadecimal() -> None:
 
 def test_the_same_octets_of_two_types_are_two_identities() -> None:
     assert Identity(IdType.FQDN, b"pe1") != Identity(IdType.KEY_ID, b"pe1")
+
+
+def test_an_endless_identity_prints_in_bounds() -> None:
+    for id_type in (IdType.FQDN, IdType.KEY_ID, 99):
+        assert len(Identity(id_type, b"a" * 60_000).text()) < 600
