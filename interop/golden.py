@@ -40,7 +40,7 @@ ALWAYS = (
     "strongswan-seclabel-initiator",
     "strongswan-wrong-label-initiator",
 )
-MAX_CAPTURE_OCTETS = 40_000
+MAX_CAPTURE_OCTETS = 12_000
 """Of what is chosen without being named."""
 PCAP_HEADER_OCTETS, PCAP_RECORD_OCTETS = 24, 16
 

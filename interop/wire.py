@@ -150,6 +150,7 @@ class EspPacket:
     destination: str
     is_udp_encapsulated: bool
     spi: int
+    sequence: int
     next_header: int | None
     inner: tuple[Field, ...]
 
@@ -313,6 +314,7 @@ def esp_packets(packets: list[Packet]) -> list[EspPacket]:
                 is_udp_encapsulated=packet.stack.index("esp") > 0
                 and "udp" in packet.stack[: packet.stack.index("esp")],
                 spi=header.number("esp.spi") or 0,
+                sequence=header.number("esp.sequence") or 0,
                 next_header=header.number("esp.protocol"),
                 inner=packet.layers[packet.stack.index("esp") + 1 :],
             )

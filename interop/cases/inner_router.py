@@ -28,6 +28,10 @@ class InnerRouterCase(LinuxPeCase):
         self.name = f"linux-inside-{link}-{role}"
         self.feature = f"an inner Linux router's labelled traffic by {link}, protected toward a Linux PE"
 
+    @property
+    def includes(self) -> frozenset[str]:
+        return frozenset({LinuxPeCase("mpls-in-ip", False, self.role).claim})
+
     def config(self, red: str) -> str:
         reach = (
             f'device = "eth1"\n  next_hop = "{ROUTER}"'

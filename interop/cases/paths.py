@@ -302,11 +302,18 @@ class LossyTunnel(IpTunnelCase):
         seen = self.check_packets(evidence)
         sent, answered = evidence.fact("stream")
         require(sent // 2 < answered < sent, f"{answered} answers to {sent} pings")
+        last: dict[int, int] = {}
+        late = 0
+        for packet in evidence.esp:
+            if packet.source == PEER_ADDRESS:
+                late += packet.sequence <= last.get(packet.spi, 0)
+                last[packet.spi] = max(packet.sequence, last.get(packet.spi, 0))
+        require(late, "nothing of the peer's came doubled or out of order")
         rekeys = [child for child in evidence.children if child.is_rekey and child.is_accepted]
         require(rekeys, "the child was not rekeyed")
         left = in_use(evidence.fact("our_status"))
         require(len(left) == 1, f"{len(left)} children are left")
-        return [*seen, f"{answered} of {sent} pings answered, the child rekeyed meanwhile"]
+        return [*seen, f"{answered} of {sent} pings answered, {late} came doubled or late, the child rekeyed"]
 
 
 ROLES = ("initiator", "responder")

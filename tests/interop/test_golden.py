@@ -114,6 +114,9 @@ def test_our_codecs_see_in_ike_what_tshark_sees(name: str) -> None:
                 continue
             seen = theirs.pop(number)
             types, notifies = ours
+            if "_ws.malformed" in seen.packet.stack:  # tshark stopped at what it does not know
+                assert types[: len(seen.payloads)] == [payload.type for payload in seen.payloads]
+                continue
             assert types == [payload.type for payload in seen.payloads]
             assert set(notifies) == seen.notifies
     assert not theirs
