@@ -22,6 +22,7 @@ from ike.selectors import AddressSelector, Selectors
 from ike.wire.sa import Proposal
 from mpls import encapsulation, mtu
 from mpls.child_policy import AddressMatch, EgressPolicy, LabelMap, PlainMap
+from mpls.path_mtu import MAX_ENTRIES
 from mpls.selectors import ANY_DEPTH, ENTROPY_LABEL_INDICATOR, MplsVrfSelector
 
 __all__ = ["Child", "ChildTable", "esp_transform", "install"]
@@ -38,6 +39,9 @@ class Child:
     soft        when a successor is asked for because of what went through
     retires_at  closed, and kept only to receive what is still under way
     drops       what this child's packets were dropped for, by `esp` and by `mpls`
+    path_mtu    the largest IP packet that its path carries, if that is less than the link would
+    dummies     length of ESP dummies that came -> the largest fragment of each, 0 if whole; the last ones, until asked
+    fragmented  ESP packets that came in fragments: their path has ignored DF, or the peer does not set it
     """
 
     session: int
@@ -57,6 +61,9 @@ class Child:
     is_deleting: bool = False
     retires_at: float | None = None
     drops: Counter[str] = field(default_factory=Counter)
+    path_mtu: int | None = None
+    dummies: dict[int, int] = field(default_factory=dict)
+    fragmented: int = 0
 
     @property
     def peer(self) -> str:
@@ -71,8 +78,20 @@ class Child:
             peer_address=None if is_mobile else sa.path.peer[0],
             peer_selectors=_peer_matches(self.plan, self.kind, sa),
         )
+        self.set_path_mtu(None)
+
+    def set_path_mtu(self, path_mtu: int | None) -> None:
+        """What its path carries, None: as much as the link."""
+        self.path_mtu = path_mtu
         wrapping, mode = self.encapsulator.encapsulation, self.encapsulator.mode
-        self.budget = _budget(self.plan, sa, self.inbound.transform, wrapping, mode)
+        self.budget = _budget(self.plan, self.sa, self.inbound.transform, wrapping, mode, path_mtu)
+
+    def note_dummy(self, octets: int, fragment: int) -> None:
+        """One came in, in fragments of at most so many octets, or whole."""
+        self.dummies.pop(octets, None)
+        if len(self.dummies) >= MAX_ENTRIES:
+            del self.dummies[next(iter(self.dummies))]
+        self.dummies[octets] = fragment
 
     @property
     def inbound_selector(self) -> MplsVrfSelector | None:
@@ -223,6 +242,7 @@ def _budget(
     transform: Transform,
     wrapping: encapsulation.Encapsulation,
     mode: encapsulation.Mode,
+    path_mtu: int | None = None,
 ) -> mtu.Budget:
     return mtu.budget(
         plan.peer.link_mtu,
@@ -234,6 +254,7 @@ def _budget(
         encapsulation=wrapping,
         mode=mode,
         access_octets=plan.peer.access_overhead,
+        path_mtu=path_mtu,
     )
 
 

@@ -25,7 +25,7 @@ from esp.errors import DropReason as EspDropReason
 from ike import Path
 from mpls.batch import Delivered, Forwarded, check_inbound_batch, forward_batch
 from mpls.drops import DropReason
-from mpls.encapsulation import is_cleartext_mpls
+from mpls.encapsulation import NO_NEXT_HEADER, is_cleartext_mpls
 from mpls.fit import clamp_mss, fit
 from mpls.forwarding import Bypassed, Delivery, Drop, Labelled, Outbound, Way, check_outbound, time_exceeded
 from mpls.inside import stack_toward
@@ -299,6 +299,18 @@ class DataPlane:
             child.drops[reason] += unsent
         self._check_lifetime(child, now)
 
+    def send_dummies(self, child: Child, sizes: Sequence[int]) -> None:
+        """Dummies (RFC 4303 2.6) of these lengths, octets of ESP, with DF; no data have to be there."""
+        transform = child.outbound.transform
+        least = transform.packet_octets(0)
+        packets = [
+            packet
+            for size in sizes
+            for packet in seal_batch(child.outbound, [bytes(max(0, size - least))], NO_NEXT_HEADER)
+        ]
+        if packets:
+            self._underlay.send_esp(child.path, packets, udp=child.sa.udp_encapsulation, tos=0)
+
     def _check_lifetime(self, child: Child, now: float) -> None:
         if child.soft.has_come(child.inbound, child.outbound):
             child.soft.put_off(child.inbound, child.outbound)
@@ -362,11 +374,14 @@ class DataPlane:
         """ESP packets with where they came from and to."""
         runs = _Runs(partial(self._send_run, now=now))
         heard: set[bytes] = set()
-        opened = [
-            _Opened(spi, outcomes, peer, local, outer)
-            for packets, peer, local, outer in arrivals
-            for spi, outcomes in receive_batch(self._children.sad, packets)
-        ]
+        opened: list[_Opened] = []
+        for packets, peer, local, outer in arrivals:
+            of_spis = [
+                _Opened(*one, peer, local, outer) for one in receive_batch(self._children.sad, packets)
+            ]
+            opened += of_spis
+            if outer.fragment or any(EspDropReason.DUMMY in one.outcomes for one in of_spis):
+                self._note_dummies(packets, of_spis)
         for one in opened:
             child = self._children.get(one.spi)
             for outcome in one.outcomes:
@@ -386,6 +401,19 @@ class DataPlane:
                     self._check_lifetime(child, now)
                 self._judge(child, outcome, one, runs, now)
         self._flush(runs)
+
+    def _note_dummies(self, packets: Sequence[bytes], opened: Sequence[_Opened]) -> None:
+        """What became of these packets, in their order: the lengths of dummies, and who came in fragments."""
+        at = 0
+        for one in opened:
+            child = self._children.get(one.spi)
+            for outcome in one.outcomes:
+                is_row = isinstance(outcome, Row)
+                if child is not None and (is_row or outcome is EspDropReason.DUMMY):
+                    child.fragmented += bool(one.outer.fragment)
+                    if not is_row:
+                        child.note_dummy(len(packets[at]), one.outer.fragment)
+                at += len(outcome.payloads) if isinstance(outcome, Row) else 1
 
     def _judge(self, child: Child, row: Row, came: _Opened, runs: _Runs, now: float) -> None:
         """Authentic packets: the egress check, and on to the customer."""

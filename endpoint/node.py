@@ -23,6 +23,7 @@ from endpoint.config import Config, Selectors, Start
 from endpoint.dataplane import DataPlane, Deliver, EspArrival, Underlay
 from endpoint.labels import LabelExchange, LabelExchanges
 from endpoint.log import describe
+from endpoint.path_prober import PathProber
 from endpoint.plan import PeerPlan, Serves, plan_peers, selector_registry
 from endpoint.starter import Create, Initiate, Starter
 from endpoint.state import EndpointState
@@ -57,6 +58,7 @@ from mpls.binding_table import RouteAdded, RouteChange
 from mpls.bindings import Prefix
 from mpls.capability import LABEL_BINDING, LABEL_STATUS, UNIFORM_MODEL, Capability, CapabilityError
 from mpls.drops import DropReason
+from mpls.path_mtu import PATH_PROBE, PathReport, PathReportError
 from mpls.vrf import Interface
 
 __all__ = ["Node", "NodeUnderlay", "Observers"]
@@ -150,6 +152,7 @@ class Node:
         for plan in self.plans.values():
             for vrf, prefix in _routes_from_the_start(plan):
                 self._use_route(vrf, prefix, (plan.peer.name, "start"), is_there=True)
+        self.paths = PathProber(self)
         for leak in config.leaks:
             for prefix in leak.prefixes:
                 self._use_route(leak.target, prefix, (leak.source, "leak"), is_there=True)
@@ -193,6 +196,7 @@ class Node:
         self.engine.handle_timer(now)
         self.dataplane.expire(now)
         self.children.retire(now)
+        self.paths.handle_timer(now)
         self._state.expire(now)
         self.space.expire(now)
         self.labels.expire(now)
@@ -210,6 +214,7 @@ class Node:
             (self.dataplane.next_deadline(), "waiting packets"),
             (self.children.next_deadline(), "retired children"),
             (self.space.next_deadline(), "label drain"),
+            (self.paths.next_deadline(), "path MTU"),
             (self._state.next_deadline(), "state"),
             (self.labels.next_deadline(), "bindings"),
         ):
@@ -605,6 +610,7 @@ class Node:
 
     def _begin_sending(self, child: Child, now: float) -> None:
         child.may_send = True
+        self.paths.on_child(child, now)
         for serves in child.kind.serves:
             self.dataplane.flush_waiting(child.peer, serves, now)
 
@@ -635,6 +641,8 @@ class Node:
             self.children.remove(child)
         self._remember_up(child.peer)
         self._send_on_successors(event.spi_in, now)
+        if not any(self.children_of(child.peer)):
+            self.paths.forget(child.peer)
         siblings = self.children.of_kind(child.peer, child.kind.name)
         exchange = self.labels.get(child.session)
         if exchange is not None and not any(one.session == child.session for one in siblings):
@@ -653,6 +661,7 @@ class Node:
             child = self.children.get(sa.spi_in)
             if child is not None:
                 child.move(sa)
+                self.paths.on_child(child, self._now)
                 if self._observers.child is not None:
                     self._observers.child(child)
 
@@ -669,7 +678,46 @@ class Node:
                 status = exchange.receive_binding(notify.data)
                 if status is not None:
                     answers.append(NotifyPayload(LABEL_STATUS, status))
+            elif notify.notify_type == PATH_PROBE and exchange is not None:
+                report = self._report_dummies(session, notify.data)
+                if report is not None:
+                    answers.append(NotifyPayload(PATH_PROBE, report))
         return tuple(answers)
+
+    # --- the path MTU
+
+    def sender_to(self, peer: str) -> Child | None:
+        return next((one for one in self.children_of(peer) if one.may_send), None)
+
+    def children_of(self, peer: str) -> Iterator[Child]:
+        return (one for one in self.children if one.peer == peer and one.retires_at is None)
+
+    def send_dummies(self, child: Child, sizes: Sequence[int], now: float) -> None:
+        self.dataplane.send_dummies(child, sizes)
+
+    def ask_path(self, session: int, question: bytes, now: float) -> int:
+        return self.engine.send_notify(session, (NotifyPayload(PATH_PROBE, question),), now)
+
+    def can_answer(self, session: int) -> bool:
+        return any(
+            one.session == session and one.extension_data is not None for one in self.engine.sessions()
+        )
+
+    def receive_path_hint(self, address: str, mtu: int, now: float) -> None:
+        """ICMP says that packets to `address` may have at most `mtu` octets. Anybody can say that."""
+        self.paths.on_hint(address, mtu, now)
+
+    def _report_dummies(self, session: int, question: bytes) -> bytes | None:
+        """What came on the child that the peer asks for, since it last asked."""
+        try:
+            asked = PathReport.parse(question)
+        except PathReportError:
+            return None
+        child = self.children.get(asked.spi)
+        if child is None or child.session != session or asked.arrived is not None:
+            return None
+        arrived, child.dummies = child.dummies, {}
+        return PathReport(asked.spi, arrived).encode()
 
     def _send_binding(self, exchange: LabelExchange, now: float) -> bool:
         data = exchange.next_message()
@@ -679,6 +727,10 @@ class Node:
         return True
 
     def _on_answered(self, event: NotifyAnswered, now: float) -> None:
+        answers = event.notifies or ()
+        report = next((one.data for one in answers if one.notify_type == PATH_PROBE), None)
+        if self.paths.on_answer(event.token, report, now):
+            return
         exchange = self.labels.get(event.session)
         if exchange is None or exchange.token != event.token or event.notifies is None:
             return

@@ -26,7 +26,7 @@ from endpoint.sockets import (
     set_dont_fragment,
     watch_outer_fields,
 )
-from mpls.models import OuterFields
+from mpls.models import UNKNOWN_OUTER, OuterFields
 
 __all__ = ["OnPackets", "RawSocket"]
 
@@ -42,8 +42,7 @@ class RawSocket:
     def __init__(
         self, sock: socket.socket, protocol: int, on_packets: OnPackets, *, watches_outer: bool = False
     ) -> None:
-        # Of IPv4 the header itself says it.
-        self._asks_outer = watches_outer and sock.family == socket.AF_INET6
+        self._asks_outer = watches_outer
         if self._asks_outer:
             watch_outer_fields(sock)
         self.local_address: str = sock.getsockname()[0]
@@ -68,7 +67,7 @@ class RawSocket:
     ) -> RawSocket:
         """Bind and start to receive. SetupError with the remedy (it needs CAP_NET_RAW).
 
-        `watches_outer`: tell DSCP, ECN and TTL of what comes in also over IPv6.
+        `watches_outer`: tell DSCP, ECN and TTL of what comes in, and its fragments.
         """
         sock = open_socket((local_address, 0), socket.SOCK_RAW, protocol, front_door)
         set_dont_fragment(sock, True)
@@ -123,9 +122,7 @@ class RawSocket:
                     self.drops[SocketDrop.SHORT] += 1
                     continue
                 destination = str(ipaddress.IPv4Address(bytes(self._view[16:20])))
-                outer = OuterFields(self._buffer[1], self._buffer[8])
-            else:
-                outer = outer_fields_of(socket.AF_INET6, control)
+            outer = outer_fields_of(self._socket.family, control) if self._asks_outer else UNKNOWN_OUTER
             batch.append((bytes(self._view[start:count]), source[0], destination, outer))
         if batch:
             self._on_packets(batch)

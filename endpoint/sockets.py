@@ -49,7 +49,7 @@ LARGEST_DATAGRAM_OCTETS = 65535
 _IP_MTU_DISCOVER = 10
 _IPV6_MTU_DISCOVER = 23
 _PMTUDISC_DONT = 0
-_PMTUDISC_DO = 2
+_PMTUDISC_PROBE = 3
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _IP_RECVTTL = 12
 _FIELDS: dict[int, tuple[int, tuple[int, int]]] = {
@@ -57,7 +57,9 @@ _FIELDS: dict[int, tuple[int, tuple[int, int]]] = {
     socket.AF_INET6: (socket.IPPROTO_IPV6, (socket.IPV6_TCLASS, socket.IPV6_HOPLIMIT)),
 }
 """Family -> level, and the kinds of the control messages: DSCP and ECN, TTL."""
-CONTROL_OCTETS = 128
+_FRAGMENT_SIZE: dict[int, int] = {socket.AF_INET: 25, socket.AF_INET6: 77}
+"""IP_RECVFRAGSIZE, IPV6_RECVFRAGSIZE: the largest fragment of what the kernel has put together."""
+CONTROL_OCTETS = 192
 """Room for all control messages of a receive."""
 
 HERE = FrontDoor()
@@ -136,10 +138,12 @@ def open_socket(
 def set_dont_fragment(sock: socket.socket, on: bool) -> None:
     """Whether what is sent from now on must not be fragmented: DF on IPv4, no fragment header on IPv6.
 
+    With DF what ICMP has told the kernel does not count: anybody can forge that.
+
     Linux reads the option while the send call builds the packet, so between two calls it can be changed
     freely.
     """
-    value = _PMTUDISC_DO if on else _PMTUDISC_DONT
+    value = _PMTUDISC_PROBE if on else _PMTUDISC_DONT
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, value)
     else:
@@ -154,7 +158,9 @@ def outer_fields(family: int, tos: int, ttl: int = 0) -> Ancillary:
 
 
 def watch_outer_fields(sock: socket.socket) -> None:
-    """Let each receive tell these two fields of the packets that it brings, see `outer_fields_of`."""
+    """Let each receive tell these fields of the packets that it brings, and of fragments, see `outer_fields_of`."""
+    with contextlib.suppress(OSError):  # Linux 4.10 and later
+        sock.setsockopt(_FIELDS[sock.family][0], _FRAGMENT_SIZE[sock.family], 1)
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
@@ -167,7 +173,7 @@ def outer_fields_of(family: int, control: Ancillary) -> OuterFields:
     """What a receive has told. Packets that the kernel has joined have them in common."""
     level, (tos_kind, ttl_kind) = _FIELDS[family]
     told = {kind: int.from_bytes(data[:4], sys.byteorder) for at, kind, data in control if at == level}
-    return OuterFields(told.get(tos_kind, 0), told.get(ttl_kind, 0))
+    return OuterFields(told.get(tos_kind, 0), told.get(ttl_kind, 0), told.get(_FRAGMENT_SIZE[family], 0))
 
 
 def send(

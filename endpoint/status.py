@@ -73,6 +73,7 @@ def _peer(node: Node, name: str, now: float) -> dict[str, Any]:
         "name": name,
         "identity": state.plan.peer.identity,
         "selectors": state.plan.peer.selectors.value,
+        "path": node.paths.state(name),
         "sessions": [
             {
                 "state": str(one.state).lower(),
@@ -102,6 +103,7 @@ def _peer(node: Node, name: str, now: float) -> dict[str, Any]:
                 "sending": child.may_send and child.retires_at is None,
                 "tunnel_mtu": child.budget.tunnel_mtu,
                 "path_mtu": child.budget.path_mtu,
+                "fragmented_in": child.fragmented,
                 "budget": dict(child.budget.rows()),
                 "local_ts": [str(one) for one in child.sa.local_ts],
                 "peer_ts": [str(one) for one in child.sa.peer_ts],

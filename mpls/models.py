@@ -45,10 +45,14 @@ class Ecn(Enum):
 
 
 class OuterFields(NamedTuple):
-    """DSCP and ECN octet and TTL of an outer header; TTL 0: not known, or left to the system."""
+    """DSCP and ECN octet and TTL of an outer header; TTL 0: not known, or left to the system.
+
+    `fragment`: of a packet that came in fragments the length of the largest, IP header included.
+    """
 
     tos: int = 0
     ttl: int = 0
+    fragment: int = 0
 
 
 UNKNOWN_OUTER: Final = OuterFields()

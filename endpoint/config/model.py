@@ -140,6 +140,13 @@ class AttachConfig:
         return self.kind, self.netns, side.tunnel or side.device
 
 
+class PathMtu(Enum):
+    """Where the MTU of the path to a peer comes from."""
+
+    FIXED = "fixed"  # it is that of the link
+    PROBE = "probe"  # it is looked for
+
+
 class LabelsPer(Enum):
     """What each label that we give out stands for."""
 
@@ -319,6 +326,8 @@ class PeerConfig:
     gre: GreOptions = NO_GRE_OPTIONS  # what is taken; none is sent (RFC 4023 4)
     link_mtu: int = 1500
     access_overhead: int = 0  # octets of each packet that the line takes before IP: 8 with PPPoE
+    probes_path: bool = False  # the path MTU is looked for (RFC 8899), else it is that of the link
+    path_mtu_floor: int | None = None  # None: 576, or 1280 over IPv6
     ecn: Ecn = Ecn.OFF
     fitting: Fitting = DEFAULT_FITTING  # what is done with packets that are too large
     fragmentation: bool = True  # of IKE messages, RFC 7383
@@ -386,8 +395,8 @@ class Config:
 
     @property
     def watches_outer(self) -> bool:
-        """Whether DSCP, ECN and TTL of outer headers are looked at."""
-        return self.is_uniform or any(peer.ecn is Ecn.COPY for peer in self.peers)
+        """Whether DSCP, ECN and TTL of outer headers, and whether packets come in fragments, are looked at."""
+        return self.is_uniform or any(peer.ecn is Ecn.COPY or peer.probes_path for peer in self.peers)
 
     def starts_on_nat_port(self, peer: PeerConfig) -> bool:
         """Whether IKE with this peer begins on the port that also carries ESP (RFC 7296 2.23 allows it)."""

@@ -10,6 +10,7 @@ from endpoint.config.model import (
     DEFAULT_LIVENESS_S,
     AddressPair,
     LifetimeConfig,
+    PathMtu,
     PeerConfig,
     PeerVrfConfig,
     Selectors,
@@ -76,6 +77,8 @@ def read_peer(table: Table, vrfs: Mapping[str, VrfConfig], secrets: SecretSource
         gre=read_gre(table),
         link_mtu=table.integer("link_mtu", 1500, 576, 65535),
         access_overhead=table.integer("access_overhead", 0, 0, 256),
+        probes_path=table.choice("path_mtu", PathMtu, PathMtu.FIXED) is PathMtu.PROBE,
+        path_mtu_floor=table.integer("path_mtu_floor", 0, 256, 65535) or None,
         ecn=table.choice("ecn", Ecn, Ecn.OFF),
         fitting=Fitting(
             clamp_mss=table.boolean("clamp_mss", True),

@@ -129,6 +129,9 @@ class NodePair:
         self.wire: list[tuple[int, bytes]] = []
         self.meddle: Callable[[OuterFields], OuterFields] = lambda outer: outer
         """What the path makes of DSCP, ECN and TTL of ESP."""
+        self.path_mtu: int | None = None
+        """Of the path, in octets of IP packets: what is larger is lost, or fragmented if it `ignores_df`."""
+        self.ignores_df = False
         self.without_df: list[tuple[int, bytes]] = []
         """Of the same, what may be fragmented on its way."""
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -265,6 +268,10 @@ class _Underlay:
             if seen is None:
                 continue
             outer = self._pair.meddle(OuterFields(tos, ttl or 64))
+            if self._pair.path_mtu is not None and len(packet) + (28 if udp else 20) > self._pair.path_mtu:
+                if not (self._pair.ignores_df or may_fragment):
+                    continue
+                outer = outer._replace(fragment=self._pair.path_mtu)
             one = EspArrival([packet], seen.peer if udp else (seen.peer[0], 0), seen.local[0], outer)
 
             def arrive(one: EspArrival = one) -> None:
