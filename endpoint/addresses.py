@@ -66,7 +66,8 @@ class Addresses:
         if event.assigned is None or vrf is None or not vrf.attach:
             return
         place = vrf.name, vrf.attach[0].name
-        addresses = event.assigned.addresses
+        # The selectors are for the address alone. A link that the peer names would only draw other traffic there.
+        addresses = tuple(ip_interface(address.ip) for address in event.assigned.addresses)
         self._assigned[event.session] = place, addresses
         for address in addresses:
             self._uses[place, address] += 1

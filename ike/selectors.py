@@ -433,17 +433,6 @@ def narrow_selectors(
 def _narrow_payload(request: Selectors, policy: Selectors) -> Selectors | None:
     if _has_unknown(policy):
         return None  # a restriction that nobody understands cannot be enforced
-    addresses: list[AddressSelector] = []
-    allowed = [s for s in policy if isinstance(s, AddressSelector)]
-    for selector in request:
-        if isinstance(selector, AddressSelector):
-            for common in map(selector.narrow, allowed):
-                if common is None or len(addresses) == MAX_SELECTORS:
-                    continue
-                if not any(map(common.is_subset_of, addresses)):
-                    addresses.append(common)
-    if not addresses:
-        return None
     offered, acceptable = _complements(request), _complements(policy)
     if offered.keys() != acceptable.keys():
         return None
@@ -454,7 +443,29 @@ def _narrow_payload(request: Selectors, policy: Selectors) -> Selectors | None:
         if first is None:
             return None
         chosen.append(first)
-    return (*addresses, *chosen)
+    addresses = _common_addresses(request, policy, MAX_SELECTORS - len(chosen))
+    return (*addresses, *chosen) if addresses else None
+
+
+def _common_addresses(request: Selectors, policy: Selectors, limit: int) -> Selectors:
+    """What both have, in the order of the request, as far as there is room for it in one payload."""
+    allowed = _outermost(policy)
+    found: dict[AddressSelector, None] = {}
+    # Never more than `limit` are compared with each other: the request may be hostile, and the policy long.
+    for selector in _outermost(request):
+        for common in map(selector.narrow, allowed):
+            if common is not None and len(found) < limit:
+                found[common] = None
+    return tuple(_outermost(found))
+
+
+def _outermost(selectors: Iterable[Selector]) -> list[AddressSelector]:
+    """The address selectors without those inside an earlier one."""
+    kept: list[AddressSelector] = []
+    for selector in selectors:
+        if isinstance(selector, AddressSelector) and not any(map(selector.is_subset_of, kept)):
+            kept.append(selector)
+    return kept
 
 
 def _complements(selectors: Selectors) -> dict[int, list[Selector]]:

@@ -1,5 +1,6 @@
 """Two nodes: a client that gets its address from the gateway's pool (RFC 7296 2.19, 3.15)."""
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -255,3 +256,17 @@ def test_the_address_outlives_a_reauthentication() -> None:
     assert nodes.pongs(1, "home") == list(range(20))
     assert routes(nodes) == ["10.9.0.1/32", "2001:db8:9::1/128"]
     assert nodes.pe1.hosts["home"].has("10.9.0.1")
+
+
+def test_a_link_that_the_gateway_names_draws_nothing_to_the_client() -> None:
+    """The child is for the address alone; half the world on the device would be lost there."""
+    nodes = NodePair(client(), gateway('"128.0.0.0/1"')).start()
+    (pool,) = nodes.pe2.node.addresses.pools.values()
+    pool.config = replace(pool.config, netmask=True)
+    nodes.run(2)
+    assigned = nodes.pe1.of(IkeSaEstablished)[0].assigned
+    assert assigned is not None
+    (given,) = assigned.addresses
+    assert given.network.prefixlen == 1
+    vrf = nodes.pe1.node.outbound.vrfs["office"]
+    assert [str(one) for one in vrf.attachments[0].addresses] == [f"{given.ip}/32"]

@@ -18,6 +18,7 @@ from ike.selectors import (
     is_acceptable_answer,
     narrow_selectors,
 )
+from ike.wire.payloads import TsiPayload
 from mpls.selectors import TS_MPLS_VRF, MplsVrfSelector, reconcile
 from tests.ike.test_selectors import COLOUR, Colour, raw
 from tests.ike.wire_strategies import address_selectors
@@ -329,3 +330,17 @@ def test_an_answer_with_a_wider_map_is_not_acceptable() -> None:
     proposed = ts((A, MAP_B))
     assert is_acceptable_answer(proposed, ts((A, MAP_B), (raw(MAP_B), A)), MPLS)
     assert not is_acceptable_answer(proposed, ts((A, MAP_A)), MPLS)
+
+
+def test_what_is_granted_always_fits_into_a_payload() -> None:
+    """255 selectors, whatever is asked for: each of many ranges has a part in common with each of two networks."""
+
+    def between(first: str, last: str, more: int) -> AddressSelector:
+        return AddressSelector(IPv4Address(first) - more, IPv4Address(last) + more, 0, 0, 65535)
+
+    ranges = tuple(between("10.0.128.0", "10.1.0.255", number) for number in range(254))
+    policy = ts((net("10.0.0.0/16"), net("10.1.0.0/17"), GOLD))
+    result = narrow(ts((*ranges, GOLD)), policy)
+    assert result is not None
+    assert len(result.tsi) == 255 and result.tsi[-1] == GOLD and result.tsi[0] == net("10.0.128.0/17")
+    assert len(TsiPayload(result.tsi).encode_body()) > 255 * 16
