@@ -277,7 +277,8 @@ class EngineSettings:
     /64 that has `max_half_open_per_address` of them already. The oldest session of more than
     `max_sessions_per_identity` with the same two identities is ended. `nat_keepalive_s`: after so much silence
     an end behind a NAT sends a keepalive (RFC 3948 4). A message that comes in fragments may have
-    `max_message_octets`; all that are incomplete may hold `max_incomplete_octets`, for `reassembly_s` each.
+    `max_message_octets`; all that are incomplete may hold `max_incomplete_octets`, for `reassembly_s` each; those of
+    half-open IKE SAs half of it.
     `window`: how many requests of a peer we promise to take at once (SET_WINDOW_SIZE, RFC 7296 2.3), and have in
     flight ourselves if it promises as many. `invalid_spi_answers_per_s`: answers to what belongs to no IKE SA;
     `complaints_per_s`: what an IKE SA is told about stray messages of its peer. No more than `max_lingering` IKE

@@ -27,11 +27,22 @@ def udp_payload_octets(packet_octets: int, address: str) -> int:
 
 
 class Budget:
-    """Octets that all incomplete messages of an engine may hold together."""
+    """Octets that several incomplete messages may hold together. What is taken of a part is taken of the whole."""
 
-    def __init__(self, limit_octets: int) -> None:
+    def __init__(self, limit_octets: int, *, part_of: Budget | None = None) -> None:
         self.limit_octets = limit_octets
         self.used_octets = 0
+        self._whole = part_of
+
+    def has_room(self, octets: int) -> bool:
+        fits = self.used_octets + octets <= self.limit_octets
+        return fits and (self._whole is None or self._whole.has_room(octets))
+
+    def take(self, octets: int) -> None:
+        """Less than zero gives back."""
+        self.used_octets += octets
+        if self._whole is not None:
+            self._whole.take(octets)
 
 
 @dataclass(slots=True)
@@ -96,9 +107,9 @@ class Reassembly:
         """
         incomplete = self._incomplete.get(key)
         kept = incomplete.octets if incomplete and incomplete.total == fragment.total else 0
-        held_by_others = self._budget.used_octets - (incomplete.octets if incomplete else 0)
         size = kept + len(fragment.chunk) + len(fragment.raw) * (fragment.number == 1)
-        if size > self._max_message_octets or held_by_others + size > self._budget.limit_octets:
+        more = size - (incomplete.octets if incomplete else 0)
+        if size > self._max_message_octets or not self._budget.has_room(more):
             return DropReason.FRAGMENT_LIMIT
         if incomplete is None or incomplete.total != fragment.total:
             self.forget(key)
@@ -106,7 +117,7 @@ class Reassembly:
         if fragment.number != 1:
             fragment.raw = b""
         incomplete.fragments[fragment.number] = fragment
-        self._budget.used_octets += size - incomplete.octets
+        self._budget.take(size - incomplete.octets)
         incomplete.octets = size
         if len(incomplete.fragments) < incomplete.total:
             return None
@@ -121,7 +132,7 @@ class Reassembly:
         incomplete = self._incomplete.pop(key, None)
         if incomplete is None:
             return False
-        self._budget.used_octets -= incomplete.octets
+        self._budget.take(-incomplete.octets)
         return True
 
     def clear(self) -> None:

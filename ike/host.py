@@ -72,6 +72,8 @@ class Host:
         self.completed_inits: set[bytes] = set()
         """The same of those that are authenticated: a late copy of the request is ignored."""
         self.reassembly_budget = Budget(settings.max_incomplete_octets)
+        self.stranger_budget = Budget(settings.max_incomplete_octets // 2, part_of=self.reassembly_budget)
+        """The part of it that half-open IKE SAs may have."""
         self.local_addresses: tuple[str, ...] = ()
         """Those that can be used now, as far as the owner has told; else the connections' are taken to be there."""
         self.now = 0.0

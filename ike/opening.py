@@ -33,9 +33,11 @@ class Opened:
 class Opener:
     """What comes to one IKE SA. Everything that is of no use is a counted drop."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, *, is_stranger: bool = False) -> None:
+        """`is_stranger`: the peer has begun this and has not proved who it is yet."""
         self._host = host
-        self._reassembly = Reassembly(host.reassembly_budget, host.settings.max_message_octets)
+        budget = host.stranger_budget if is_stranger else host.reassembly_budget
+        self._reassembly = Reassembly(budget, host.settings.max_message_octets)
 
     def open(self, message: Message, protection: Protection, now: float) -> Opened | None:
         """The message, if all of it is here and authentic."""

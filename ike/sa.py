@@ -77,7 +77,7 @@ class IkeSa:
         """Made by the peer's rekey of this IKE SA, while ours may be under way."""
         self.requests: RequestWindow[Exchange] = RequestWindow()
         self.responses = ResponseWindow()
-        self.opener = Opener(host)
+        self.opener = Opener(host, is_stranger=session.connection is None)
         self._keyed: Keyed | None = None
         self._last_words: Sequence[Payload] = ()
         self._is_window_told = False
@@ -112,6 +112,11 @@ class IkeSa:
                     self.spi_i, self.spi_r, proposal, keys.sk_ei, keys.sk_er, keys.sk_ai, keys.sk_ar
                 )
             )
+
+    def trust(self) -> None:
+        """The peer has proved who it is: what it sends in fragments is no stranger's any more."""
+        self.opener.clear()
+        self.opener = Opener(self.host)
 
     def become(self, state: IkeSaState) -> None:
         check_transition(self.state, state)

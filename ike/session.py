@@ -205,6 +205,7 @@ class Session:
         self._drop_candidates(but=sa)
         self.current = sa
         sa.become(IkeSaState.ESTABLISHED)
+        sa.trust()
         sa.responses.size = self.host.settings.window
         sa.init = None
         if self.host.half_open.pop(sa.init_digest, None):

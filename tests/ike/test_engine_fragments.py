@@ -12,6 +12,7 @@ from ike import (
     IkeSaEstablished,
     IkeSaFailed,
     Message,
+    NotifyAnswered,
     RetransmitPolicy,
     SealedBody,
     parse_ike_proposal,
@@ -374,6 +375,26 @@ def test_all_peers_together_hold_no_more_than_the_budget() -> None:
         pair.run(0.1)
         assert budget.used_octets <= 4000
     assert pair.right.engine.counters[DropReason.FRAGMENT_LIMIT] > 0
+
+
+def test_strangers_leave_room_for_who_is_established() -> None:
+    """Each half-open IKE SA can hold a whole message; together they could shut all others out."""
+    settings = EngineSettings(nonce_octets=SETTINGS.nonce_octets, max_incomplete_octets=32_000)
+    pair, tap = chained(settings=settings)
+    connect(pair)
+    session = pair.left.session
+    tap.hold(lambda datagram: is_fragment(datagram) and number_of(datagram) == 12)
+    for _ in range(3):
+        pair.initiate()
+    pair.run(1)
+    budget = pair.right.engine._host.reassembly_budget
+    assert 14_000 < budget.used_octets <= 16_000
+    notify = NotifyPayload(40_999, bytes(3500))
+    pair.left.engine.send_notify(session, (notify,), pair.now)
+    pair.run(0.5)
+    assert pair.left.last(NotifyAnswered).session == session
+    pair.run(100)
+    assert budget.used_octets == 0 == pair.right.engine._host.stranger_budget.used_octets
 
 
 def test_forgotten_ike_sa_gives_its_octets_back() -> None:
