@@ -96,15 +96,15 @@ def _der(tag: int, content: bytes) -> bytes:
     return bytes((tag, len(content))) + content
 
 
-# What we send (RFC 7427 A, RFC 8420 A). The published PSS parameters spell out the default trailer field, which
-# strict DER leaves away: peers send either, and some compare octets with what is published.
+# What we send (RFC 7427 A, RFC 8420 A). Of the PSS parameters the trailer field, which has its default value, has to be
+# left away and to be taken either way (RFC 4055 3.1): RFC 7427 A.4.3 spells it out, and libreswan compares octets.
 _SENT: dict[_Algorithm, bytes] = {
     _Algorithm(_Kind.RSA_PKCS1, HashAlg.SHA2_256): bytes.fromhex("300d06092a864886f70d01010b0500"),
     _Algorithm(_Kind.RSA_PKCS1, HashAlg.SHA2_384): bytes.fromhex("300d06092a864886f70d01010c0500"),
     _Algorithm(_Kind.RSA_PKCS1, HashAlg.SHA2_512): bytes.fromhex("300d06092a864886f70d01010d0500"),
-    _Algorithm(_Kind.RSA_PSS, HashAlg.SHA2_256): _pss_identifier(1, 32, with_trailer=True),
-    _Algorithm(_Kind.RSA_PSS, HashAlg.SHA2_384): _pss_identifier(2, 48, with_trailer=True),
-    _Algorithm(_Kind.RSA_PSS, HashAlg.SHA2_512): _pss_identifier(3, 64, with_trailer=True),
+    _Algorithm(_Kind.RSA_PSS, HashAlg.SHA2_256): _pss_identifier(1, 32, with_trailer=False),
+    _Algorithm(_Kind.RSA_PSS, HashAlg.SHA2_384): _pss_identifier(2, 48, with_trailer=False),
+    _Algorithm(_Kind.RSA_PSS, HashAlg.SHA2_512): _pss_identifier(3, 64, with_trailer=False),
     _Algorithm(_Kind.ECDSA, HashAlg.SHA2_256): bytes.fromhex("300a06082a8648ce3d040302"),
     _Algorithm(_Kind.ECDSA, HashAlg.SHA2_384): bytes.fromhex("300a06082a8648ce3d040303"),
     _Algorithm(_Kind.ECDSA, HashAlg.SHA2_512): bytes.fromhex("300a06082a8648ce3d040304"),
@@ -112,7 +112,7 @@ _SENT: dict[_Algorithm, bytes] = {
     _Algorithm(_Kind.ED448, HashAlg.IDENTITY): bytes.fromhex("300506032b6571"),
 }
 _KNOWN: dict[bytes, _Algorithm] = {identifier: algorithm for algorithm, identifier in _SENT.items()} | {
-    _pss_identifier(end, salt, with_trailer=False): _Algorithm(_Kind.RSA_PSS, hash_alg)
+    _pss_identifier(end, salt, with_trailer=True): _Algorithm(_Kind.RSA_PSS, hash_alg)
     for end, salt, hash_alg in zip((1, 2, 3), (32, 48, 64), _SHA2, strict=True)
 }
 

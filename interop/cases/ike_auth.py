@@ -33,7 +33,7 @@ from .case import (
     require,
 )
 from .certificates import AUTH, CERT, CERTREQ, DIGITAL_SIGNATURE, OUR_ALGORITHM, PEER_ALGORITHM, write
-from .libreswan import LibreswanIke
+from .libreswan import NAMES, LibreswanIke
 from .running import Running, check_stream
 from .strongswan import PEER_CUSTOMER, IpTunnelCase
 
@@ -253,7 +253,6 @@ class NullCase(LibreswanIke):
     """Neither end proves anything: AUTH of method 13 over the handshake, ID_NULL without data, both ways."""
 
     feature = "NULL authentication and ID_NULL, both ways (RFC 7619)"
-    connection = NullConn
     may_be_malformed = True  # tshark 4.0 does not expect an identification without data
 
     def __init__(self, role: str) -> None:
@@ -263,6 +262,9 @@ class NullCase(LibreswanIke):
     def config(self, red: str) -> str:
         text = super().config(red).replace('{ psk_file = "peer.psk" }', "{ null = true }")
         return text.replace('identity = "pe2.example"', 'identity = "null"')
+
+    def connection(self, more: tuple[str, ...]) -> Conn:
+        return NullConn(*NAMES, more)
 
     def drive(self, lab: Lab) -> dict[str, Any]:
         facts = super().drive(lab)

@@ -33,6 +33,7 @@ from .case import (
 )
 from .linux_pe import PEER_CUSTOMER, LinuxPeCase
 
+SHARED_KEY = 2
 NAMES = (PEER_ADDRESS, OUR_ADDRESS, "pe2.example", "pe1.example", PSK)
 
 
@@ -110,7 +111,6 @@ class LibreswanIke(Case):
 
     peer = "libreswan"
     roots = (libreswan_root(),)
-    connection = Conn
     feature = "IKE SA by pre-shared key; it outlives the child that cannot be, and is deleted by us"
 
     def __init__(self, role: str) -> None:
@@ -145,6 +145,18 @@ name = "red"
 accept = ["10.2.0.0/24"]
 """
 
+    def connection(self, more: tuple[str, ...]) -> Conn:
+        """The connection that pluto knows."""
+        return Conn(*NAMES, more)
+
+    def prepare(self, lab: Lab) -> str:
+        """Files of both sides; a script for what the peer needs in its key store."""
+        return ""
+
+    def live(self, ours: Mplsec, pluto: Libreswan) -> dict[str, Any]:
+        """What happens after the IKE SA is up; facts."""
+        return {}
+
     def drive(self, lab: Lab) -> dict[str, Any]:
         with ExitStack() as stack:
             network = stack.enter_context(lab.network(self.topology))
@@ -160,7 +172,7 @@ accept = ["10.2.0.0/24"]
             network.plug(network.adopt("libreswan", container.pid), "libreswan", f"{PEER_ADDRESS}/24")
             stack.enter_context(Capture(lab.capture, netns=network.wire, interface=network.bridge))
             subnets = ("leftsubnet=10.2.0.0/24", "rightsubnet=10.1.0.0/24")
-            pluto = Libreswan(container, self.connection(*NAMES, more=subnets))
+            pluto = Libreswan(container, self.connection(subnets), prepare=self.prepare(lab))
             ours = Mplsec(lab.folder / "pe1", self.config(red), PSK, netns=front_door, state=lab.state)
             stack.enter_context(ours)
             if self.role == "initiator":
@@ -169,8 +181,9 @@ accept = ["10.2.0.0/24"]
                 said = pluto.initiate(check=False)
             states = pluto.states()
             sas = ours.ike_sas()
+            more = self.live(ours, pluto)
             ours.keys().write(lab.keys)
-            return {
+            return more | {
                 "peer_version": pluto.version,
                 "said": said,
                 "peer_states": states,
@@ -181,8 +194,10 @@ accept = ["10.2.0.0/24"]
     def check(self, evidence: Evidence) -> list[str]:
         seen = [check_initiator(evidence, self.role)]
         auth = [one for one in evidence.ike if one.exchange == IKE_AUTH]
-        proven = {one.source for one in auth if one.payload(AUTH)}
-        require(proven == {OUR_ADDRESS, PEER_ADDRESS}, f"AUTH was sent by {sorted(proven)}")
+        proven = {
+            one.source for one in auth if (proof := one.payload(AUTH)) and proof.octets[4] == SHARED_KEY
+        }
+        require(proven == {OUR_ADDRESS, PEER_ADDRESS}, f"a secret is proved by {sorted(proven)}")
         states = evidence.fact("peer_states")
         require("ESTABLISHED_IKE_SA" in states, f"the peer's SAs: {states}")
         require("ESTABLISHED_CHILD_SA" not in states and not evidence.esp, "there is a child")

@@ -44,7 +44,8 @@ class Conn:
 class Libreswan:
     """pluto on a machine, started with a connection."""
 
-    def __init__(self, machine: Machine, conn: Conn) -> None:
+    def __init__(self, machine: Machine, conn: Conn, *, prepare: str = "") -> None:
+        """`prepare`: a script that runs when the key store /run/nss is there."""
         self.machine = machine
         self.log = machine.share / "pluto.log"
         (machine.share / "ipsec.conf").write_text(conn.text())
@@ -52,8 +53,9 @@ class Libreswan:
         secrets.write_text(f'@{conn.local_id} @{conn.remote_id} : PSK "{conn.psk}"\n')
         machine.sh(f"""mkdir -p /run/nss {RUN} /run/ipsec.d
 ipsec initnss --nssdir /run/nss >/dev/null
-setsid /usr/libexec/ipsec/pluto --config /share/ipsec.conf --secretsfile /share/ipsec.secrets --nssdir /run/nss \\
-  --rundir {RUN} --ipsecdir /run/ipsec.d --logfile /share/pluto.log --nofork >/share/pluto.out 2>&1 </dev/null &
+{prepare}setsid /usr/libexec/ipsec/pluto --config /share/ipsec.conf --secretsfile /share/ipsec.secrets \\
+  --nssdir /run/nss --rundir {RUN} --ipsecdir /run/ipsec.d --logfile /share/pluto.log --nofork \\
+  >/share/pluto.out 2>&1 </dev/null &
 """)
         try:
             wait_until(self._is_loaded, f"pluto on {machine.name} taking its configuration", every_s=0.2)
@@ -73,6 +75,12 @@ setsid /usr/libexec/ipsec/pluto --config /share/ipsec.conf --secretsfile /share/
 
     def rekey_child(self) -> str:
         return self.machine.sh(f"{WHACK} --rekey-child --name peer", check=False, timeout_s=20)
+
+    def rekey_ike(self) -> str:
+        return self.machine.sh(f"{WHACK} --rekey-ike --name peer", check=False, timeout_s=20)
+
+    def terminate(self) -> str:
+        return self.machine.sh(f"{WHACK} --terminate --name peer", check=False, timeout_s=20)
 
     def states(self) -> str:
         """Its SAs, as `whack --showstates` tells them."""

@@ -123,7 +123,24 @@ def test_rsa_pkcs1_where_the_peer_has_no_pss() -> None:
     assert_in_sync(pair)
     first, second = (p.data for p in seen_by(pair, AuthPayload) if isinstance(p, AuthPayload))
     assert first.startswith(bytes.fromhex("0f300d06092a864886f70d01010b0500"))
-    assert second.startswith(bytes.fromhex("483046"))
+    assert second.startswith(bytes.fromhex("433041"))
+
+
+def test_the_trailer_field_of_pss_is_left_away_and_taken_either_way() -> None:
+    """RFC 4055 3.1; the octets with it are those of RFC 7427 A.4.3."""
+    secret = key("rsa2048", "left")
+    method = choose_method(secret, frozenset({HashAlg.SHA2_256}))
+    made = sign(method, secret, b"octets")
+    published = bytes.fromhex(
+        "304606092a864886f70d01010a3039a00f300d06096086480165030402010500a11c301a06092a864886f70d010108"
+        "300d06096086480165030402010500a203020120a303020101"
+    )
+    without = bytes((0x30, 0x41)) + published[2:13] + bytes((0x30, 0x34)) + published[15:-5]
+    assert made[: 1 + len(without)] == bytes((len(without),)) + without
+    signature = made[1 + len(without) :]
+    for identifier in (without, published):
+        data = bytes((len(identifier),)) + identifier + signature
+        assert verify(secret.public_key(), 14, data, b"octets", is_announced=True)
 
 
 def test_certificates_and_what_is_trusted_travel_both_ways() -> None:
