@@ -10,7 +10,7 @@ from pathlib import Path
 
 from endpoint.config.problems import Problem
 from endpoint.config.values import Address, AddressRange, Prefix
-from ike.config import Mode
+from ike.config import Mode, RetransmitPolicy
 from ike.crypto.signatures import PrivateKey, PublicKey
 from ike.identities import IdentityPattern, parse_peer_name
 from ike.wire.identity import Identity
@@ -334,6 +334,7 @@ class PeerConfig:
     fragment_size: int = 1280  # octets of the largest IP packet
     lifetime: LifetimeConfig = LifetimeConfig()
     liveness_s: float | None = DEFAULT_LIVENESS_S
+    retransmit_tries: int = RetransmitPolicy().tries  # of a request, until the peer counts as gone
     mobike: bool = False
     peer_auth: tuple[PeerAuthConfig, ...] = ()
     pool: str | None = None  # the peer asks us for its address

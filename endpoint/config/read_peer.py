@@ -36,7 +36,7 @@ from endpoint.config.values import (
     parse_prefix,
     text_of,
 )
-from ike.config import Mode
+from ike.config import Mode, RetransmitPolicy
 from ike.exchanges.auth_lifetime import SHORTEST_S
 from ike.proposals import parse_esp_proposal, parse_ike_proposal
 from ike.wire.sa import Proposal
@@ -89,6 +89,7 @@ def read_peer(table: Table, vrfs: Mapping[str, VrfConfig], secrets: SecretSource
         fragment_size=table.integer("fragment_size", 1280, 576, 65535),
         lifetime=_read_lifetime(table),
         liveness_s=table.value("liveness", parse_duration, DEFAULT_LIVENESS_S),
+        retransmit_tries=table.integer("retransmit_tries", RetransmitPolicy().tries, 2, 20),
         pool=table.value("pool", parse_name, None),
         virtual_ip=table.boolean("virtual_ip", False),
         mobike=table.boolean("mobike", mode is Mode.TUNNEL),

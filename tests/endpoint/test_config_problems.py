@@ -110,6 +110,7 @@ MISTAKES = [
     (COMPLETE, 'start     = "traffic"', "fragment_size = 500", "peer.pe2.fragment_size", "out of range", "576"),
     (COMPLETE, 'start     = "traffic"', 'fragmentation = "yes"', "peer.pe2.fragmentation",
      "must be true or false", ""),
+    (COMPLETE, 'start     = "traffic"', "retransmit_tries = 1", "peer.pe2.retransmit_tries", "out of range", "2"),
     (COMPLETE, 'start     = "traffic"', "liveness = 'soon'", "peer.pe2.liveness", "is no duration", '"90s"'),
     (COMPLETE, 'start     = "traffic"', "lifetime = { child_rekey = 60, child_hard = 60 }",
      "peer.pe2.lifetime.child_hard", "before the rekey", "longer than child_rekey"),

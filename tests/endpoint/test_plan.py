@@ -7,7 +7,7 @@ import pytest
 from endpoint.config import AddressPair, Config, ConfigError, Encapsulation, PeerVrfConfig
 from endpoint.plan import ChildPlan, PeerPlan, Serves, plan_peers, selector_registry
 from ike import AddressSelector, ChildConfig, DynamicSelector, Mode, TrafficPolicy
-from ike.config import ConfigSelector
+from ike.config import ConfigSelector, RetransmitPolicy
 from ike.selectors import RawSelector, SecurityLabel
 from ike.wire.identity import Identity
 from mpls import capability
@@ -297,6 +297,11 @@ def test_the_connection_is_that_of_the_configuration() -> None:
     assert (connection.ike_rekey_s, connection.ike_hard_s) == (14400.0, 18000.0)
     assert {(child.rekey_s, child.hard_s) for child in connection.children} == {(3600.0, 7200.0)}
     assert connection.max_children >= 4 * len(connection.children)
+
+
+def test_a_silent_peer_is_gone_after_as_many_tries_as_the_configuration_says() -> None:
+    assert plan("").connection.retransmit == RetransmitPolicy()
+    assert plan("retransmit_tries = 3").connection.retransmit.tries == 3
 
 
 @pytest.mark.parametrize(("port", "local_port"), [(500, 500), (4500, 4500), (4501, 500)])
