@@ -16,6 +16,7 @@ from ..networks import Network
 from ..packages import strongswan_root
 from ..peers.container import SwanContainer
 from ..peers.mplsec import Mplsec
+from ..peers.strongswan import SUITE as PROPOSALS
 from ..peers.strongswan import Child, Connection
 from ..wire import (
     AUTH,
@@ -89,7 +90,9 @@ class StrongSwanCase(Case):
 
     def connection(self, names: tuple[str, str, str, str]) -> Connection:
         """The connection that charon knows; `names`: its address and ours, its identity and ours."""
-        return Connection(*names, psk=PSK, children=self.children(), encap=True)
+        return Connection(
+            *names, psk=PSK, children=self.children(), encap=True, proposals=self.peer_proposals
+        )
 
     def prepare(self, lab: Lab, container: SwanContainer) -> None:
         """What both programs need in their folders (pe1, pe2) before they start."""
@@ -107,6 +110,8 @@ class StrongSwanCase(Case):
     ike: tuple[str, ...] = ("aes256gcm16-prfsha384-x25519",)
     esp: tuple[str, ...] = ("aes256gcm16",)
     """What we propose."""
+    peer_proposals = PROPOSALS
+    """What charon proposes for the IKE SA."""
     classes: tuple[str, ...] = ()
     start = "none"
     charon_settings = ""

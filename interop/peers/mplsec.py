@@ -110,8 +110,12 @@ class Mplsec:
 
     def status(self) -> dict[str, Any]:
         """What `mplsec status --json` prints, without the start of a program."""
+        return self.call("status")
+
+    def call(self, command: str, **arguments: str) -> dict[str, Any]:
+        """A command by the control socket, without the start of a program: where there are many."""
         try:
-            return call(self._control, "status", {})
+            return call(self._control, command, arguments)
         except ControlError as error:
             raise LabError(str(error)) from error
 

@@ -226,7 +226,7 @@ class StrongSwan:
 
         def is_loaded() -> bool:
             answers.append(self._swanctl("--load-all --noprompt --file /share/swanctl.conf", check=False))
-            return "successfully loaded 1 connections" in answers[-1]
+            return "successfully loaded" in answers[-1]
 
         try:
             wait_until(is_loaded, f"charon on {self.machine.name} taking its configuration", every_s=0.1)
