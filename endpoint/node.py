@@ -400,12 +400,13 @@ class Node:
         """From one of our addresses to one of the peer's, in their order, the next pair at each attempt."""
         pairs = [
             (local, peer)
-            for peer in plan.peer.addresses
+            for peer in plan.connection.peer_addresses
             for local in self._local_addresses
-            if ip_address(local).version == ip_address(peer).version
+            if local in plan.connection.local_addresses
+            and ip_address(local).version == ip_address(peer).version
         ]
         if not pairs:
-            raise LocalError("none of our addresses is of its address family; add one to `addresses`")
+            raise LocalError("none of our addresses that are there can reach one of its")
         local, peer = pairs[self._attempts[plan.peer.name] % len(pairs)]
         self._attempts[plan.peer.name] += 1
         return Path((local, plan.connection.local_port), (peer, plan.peer.port))

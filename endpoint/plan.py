@@ -163,6 +163,7 @@ def _plan_peer(config: Config, peer: PeerConfig, wall_clock: Callable[[], float]
     is_native = peer.selectors in (Selectors.NATIVE, Selectors.NATIVE_OR_PLAIN)
     first = next((child for child in children if not child.is_native), None)
     may_start_in_auth = peer.selectors is not Selectors.SECLABEL or peer.seclabel_in_auth
+    local_addresses, peer_addresses = _addresses(config, peer)
     connection = Connection(
         name=peer.name,
         local_id=_local_identity(config, peer),
@@ -172,8 +173,8 @@ def _plan_peer(config: Config, peer: PeerConfig, wall_clock: Callable[[], float]
         is_exclusive=peer.is_several,
         ike_proposals=peer.ike,
         children=tuple(child.config for child in children),
-        local_addresses=config.endpoint.addresses,
-        peer_addresses=() if peer.is_any else peer.addresses,
+        local_addresses=local_addresses,
+        peer_addresses=peer_addresses,
         local_port=config.endpoint.nat_port if config.starts_on_nat_port(peer) else config.endpoint.ike_port,
         peer_port=peer.port,
         extension=_extension(peer, is_uniform=config.is_uniform) if is_native else None,
@@ -193,6 +194,18 @@ def _plan_peer(config: Config, peer: PeerConfig, wall_clock: Callable[[], float]
         assigns_addresses=peer.pool is not None,
     )
     return PeerPlan(peer, connection, tuple(children))
+
+
+def _addresses(config: Config, peer: PeerConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(ours, the peer's) that IKE may use; of the peer none for any.
+
+    In transport mode they are those of the packets: an address pair of a VRF is that of its IKE SA too.
+    """
+    peers = () if peer.is_any else peer.addresses
+    pair = next((vrf.addresses for vrf in peer.vrfs if vrf.addresses), None)
+    if pair is None or peer.mode is not Mode.TRANSPORT:
+        return config.endpoint.addresses, peers
+    return (pair.local,), (pair.peer,)
 
 
 def _local_identity(config: Config, peer: PeerConfig) -> Identity:

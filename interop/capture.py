@@ -19,13 +19,16 @@ BUFFER_KIB = 32768
 
 
 class Capture:
-    """tcpdump on an interface of a namespace, as a context manager; the file is complete on leaving."""
+    """tcpdump on an interface of a namespace, as a context manager; the file is complete on leaving.
 
-    def __init__(self, file: Path, *, netns: str, interface: str) -> None:
+    `only` is tcpdump's expression for what is kept; empty: everything.
+    """
+
+    def __init__(self, file: Path, *, netns: str, interface: str, only: str = "") -> None:
         self.file = file
         self._log = file.with_suffix(".tcpdump.log")
         options = ["--immediate-mode", "-U", "-n", "-s", "0", "-B", str(BUFFER_KIB)]
-        self._arguments = ["tcpdump", *options, "-i", interface, "-w", str(file)]
+        self._arguments = ["tcpdump", *options, "-i", interface, "-w", str(file), *([only] if only else [])]
         self._netns = netns
 
     def __enter__(self) -> Capture:

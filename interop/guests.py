@@ -49,7 +49,7 @@ class Guest:
         self._pending = b""
         self._log = (share / "console.log").open("wb")
         cards = [
-            f"vec{i}:transport=tap,ifname={tap},depth=128,mac=02:00:00:00:00:{i + 1:02x}"
+            f"vec{i}:transport=tap,ifname={tap},depth=128,mac={_hardware_address(name, i)}"
             for i, tap in enumerate(taps)
         ]
         command: list[str | Path] = [
@@ -132,6 +132,12 @@ class Guest:
         output = self._pending[: found.start()].decode(errors="replace").replace("\r", "")
         self._pending = self._pending[found.end() :]
         return output, found[1].decode()
+
+
+def _hardware_address(name: str, card: int) -> str:
+    """Of a card: that of no other guest, which may be on the same segment."""
+    octets = b"\x02" + hashlib.sha256(f"{name} {card}".encode()).digest()[:5]
+    return octets.hex(":")
 
 
 def install_init(root: Path) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import csv
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 IKE_TABLE = "ikev2_decryption_table"
 ESP_TABLE = "esp_sa"
+AES_GCM = "AES-GCM with 16 octet ICV [RFC4106]"
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,25 @@ class IkeKeys:
 
 @dataclass(frozen=True)
 class EspKey:
-    """One direction of a Child SA: AES-GCM key and salt for packets from `source` to `destination`."""
+    """One direction of a Child SA: the key, with its salt, for packets from `source` to `destination`.
+
+    `cipher` and `integrity` are Wireshark's names.
+    """
 
     source: str
     destination: str
     spi: int
     key: bytes
+    cipher: str = AES_GCM
+    integrity: str = "NULL"
+    integ_key: bytes = b""
 
     def row(self) -> str:
         family = "IPv6" if ":" in self.source else "IPv4"
         fields = (
             *(family, self.source, self.destination, f"0x{self.spi:08x}"),
-            *("AES-GCM with 16 octet ICV [RFC4106]", f"0x{self.key.hex()}", "NULL", ""),
+            *(self.cipher, f"0x{self.key.hex()}"),
+            *(self.integrity, f"0x{self.integ_key.hex()}" if self.integ_key else ""),
         )
         return ",".join(f'"{field}"' for field in fields)
 
@@ -64,9 +72,9 @@ class KeyTables:
             if len(row) >= 5
         ]
         esp = [
-            EspKey(row[1], row[2], int(row[3], 16), bytes.fromhex(row[5].removeprefix("0x")))
+            EspKey(row[1], row[2], int(row[3], 16), _octets(row[5]), row[4], row[6], _octets(row[7]))
             for row in _rows(folder / ESP_TABLE)
-            if len(row) >= 6
+            if len(row) >= 8
         ]
         return cls(tuple(ike), tuple(esp))
 
@@ -77,7 +85,7 @@ class KeyTables:
 
     def by_spi(self) -> KeyTables:
         """The same for any address (Wireshark's *): behind a NAT the two sides do not see the same ones."""
-        return KeyTables(self.ike, tuple(EspKey("*", "*", key.spi, key.key) for key in self.esp))
+        return KeyTables(self.ike, tuple(replace(key, source="*", destination="*") for key in self.esp))
 
     def write(self, folder: Path) -> Path:
         """Write both tables; returns the folder."""
@@ -96,6 +104,10 @@ def secrets_in_table(text: str) -> set[bytes]:
     )
     octets = (field.removeprefix("0x") for field in fields if re.fullmatch(r"(0x)?([0-9a-f]{2}){16,}", field))
     return {bytes.fromhex(one) for one in octets}
+
+
+def _octets(field: str) -> bytes:
+    return bytes.fromhex(field.removeprefix("0x"))
 
 
 def _rows(path: Path) -> list[list[str]]:

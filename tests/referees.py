@@ -23,6 +23,7 @@ PEERS = {
     "linux-pe": "Linux with strongSwan",
     "linux-inside": "Linux (MPLS)",
     "linux-host": "Linux with strongSwan",
+    "linux-esp": "Linux",
     "strongswan": "strongSwan",
     "libreswan": "libreswan",
     "demo-seen-by-tshark": "tshark",

@@ -17,6 +17,7 @@ from . import (
     ike_narrowing,
     ike_revocation,
     inner_router,
+    kernel_esp,
     libreswan,
     libreswan_ike,
     life,
@@ -27,6 +28,7 @@ from . import (
     paths,
     scripts,
     strongswan,
+    two_vrfs,
 )
 from .case import Case
 
@@ -36,6 +38,8 @@ CASES: tuple[Case, ...] = (
     *linux_pe.CASES,
     *inner_router.CASES,
     *linux_host.CASES,
+    *kernel_esp.CASES,
+    *two_vrfs.CASES,
     *classes.CASES,
     *strongswan.CASES,
     *certificates.CASES,

@@ -36,17 +36,17 @@ class PeerMachine(Protocol):
     def ping(self, address: str, *, count: int = 3) -> int: ...
 
 
-M = TypeVar("M", bound=PeerMachine)
+M_co = TypeVar("M_co", bound=PeerMachine, covariant=True)
 
 
 @dataclass(frozen=True)
-class Running(Generic[M]):
+class Running(Generic[M_co]):
     """Our program and charon on its machine. `red` is the namespace of our VRF's customers."""
 
     lab: Lab
     network: Network
     red: str
-    machine: M
+    machine: M_co
     charon: StrongSwan
     ours: Mplsec
 

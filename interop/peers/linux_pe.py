@@ -118,8 +118,8 @@ ip route replace vrf red 10.1.0.0/24 encap mpls {labels["standard"][0]} dev tunn
 ip route add vrf red 10.1.0.0/24 tos 0x18 encap mpls {labels["gold"][0]} dev gold
 """)
 
-    def start_strongswan(self, connection: Connection) -> StrongSwan:
-        return StrongSwan(self, connection)
+    def start_strongswan(self, connection: Connection, *others: Connection) -> StrongSwan:
+        return StrongSwan(self, connection, others=others)
 
     def ping(self, address: str, *, count: int = 3, traffic_class: int = 0, wait_s: int = 2) -> int:
         """Ping from the customer; how many answers came."""

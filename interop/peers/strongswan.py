@@ -69,12 +69,13 @@ class Connection:
     proposals: str = SUITE
     more: tuple[str, ...] = ()
     """Further settings, one an entry."""
+    name: str = "peer"
 
     def text(self) -> str:
         """swanctl.conf. One setting a line: 5.9 does not take more."""
         children = "\n    ".join(child.text() for child in self.children)
         more = "".join(f"  {setting}\n" for setting in self.more)
-        return f"""connections {{ peer {{
+        return f"""connections {{ {self.name} {{
   version = 2
   local_addrs = {self.local_address}
   remote_addrs = {self.remote_address}
@@ -92,7 +93,7 @@ class Connection:
     {children}
   }}
 }} }}
-secrets {{ ike-peer {{
+secrets {{ ike-{self.name} {{
   id-1 = {self.local_id}
   id-2 = {self.remote_id}
   secret = "{self.psk}"
@@ -120,6 +121,7 @@ swanctl {{ load = random openssl pem pkcs1 pkcs8 pubkey x509 }}
 class StrongSwan:
     """charon on a machine, started with a connection. `plugins` is what strongswan.conf says about them.
 
+    `others`: connections beside it, with names of their own.
     `logs_keys` False: its log is that of ordinary use, and `keys` finds none.
     """
 
@@ -130,12 +132,14 @@ class StrongSwan:
         *,
         plugins: str = f"load = {FEW_PLUGINS}",
         logs_keys: bool = True,
+        others: tuple[Connection, ...] = (),
     ) -> None:
         self.machine = machine
         self.connection = connection
         self.log = machine.share / "charon.log"
         (machine.share / "strongswan.conf").write_text(daemon_configuration(plugins, logs_keys=logs_keys))
-        self._write(connection)
+        self._others = others
+        self._write()
         self.start()
 
     @property
@@ -177,7 +181,7 @@ class StrongSwan:
     def reconfigure(self, connection: Connection) -> None:
         """Another configuration for what is begun from now on; SAs that are up stay as they are."""
         self.connection = connection
-        self._write(connection)
+        self._write()
         self._load()
 
     def kill(self) -> None:
@@ -214,8 +218,9 @@ class StrongSwan:
         """Every key that charon derived, of whatever algorithm, from its own log."""
         return secrets_from_log(self.log.read_text(errors="replace"))
 
-    def _write(self, connection: Connection) -> None:
-        (self.machine.share / "swanctl.conf").write_text(connection.text())
+    def _write(self) -> None:
+        text = "".join(one.text() for one in (self.connection, *self._others))
+        (self.machine.share / "swanctl.conf").write_text(text)
 
     def _swanctl(self, arguments: str, *, timeout_s: int = 30, check: bool = True) -> str:
         return self.machine.sh(f"{SETTINGS} swanctl {arguments}", timeout_s=timeout_s, check=check)

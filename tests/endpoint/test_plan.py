@@ -22,6 +22,20 @@ BLUE: Serves = ("blue", 0)
 EVERY = [("red/gold", (GOLD,)), ("red/standard", (STANDARD,)), ("blue/0", (BLUE,))]
 PAIR = '  addresses = {{ local = "192.0.2.1{own}", peer = "192.0.2.1{other}" }}\n'
 ADDRESSED = STATIC_GRANTS.replace('  name    = "blue"\n', '  name    = "blue"\n' + PAIR)
+TRANSPORT_PEER = """
+[[peer]]
+name = "{name}"
+identity = "pe2.example"
+addresses = ["192.0.2.{nth}2"]
+auth = {{ psk_file = "pe2.psk" }}
+selectors = "plain"
+mode = "transport"
+encapsulation = "mpls-in-ip"
+[[peer.vrf]]
+name = "{vrf}"
+addresses = {{ local = "192.0.2.{nth}1", peer = "192.0.2.{nth}2" }}
+labels = {{ local = 10{nth}1, peer = 10{nth}2, routes = ["10.2.0.0/24"] }}
+"""
 # protocol and ports of the address selectors, bit of the encapsulation in the map
 ENCAPSULATIONS = {
     "mpls-in-ip": (137, 0, 65535, MPLS_IN_IP),
@@ -174,6 +188,21 @@ def test_with_addresses_for_every_vrf_there_is_no_shared_child() -> None:
     )
     made = plan('selectors = "plain"\nmode = "tunnel"', grants)
     assert shape(made, native=False) == [("red", (GOLD, STANDARD)), ("blue", (BLUE,))]
+
+
+def test_in_transport_mode_the_addresses_of_a_vrf_are_those_of_its_ike_sa() -> None:
+    vrfs = "".join(f'[[vrf]]\nname = "{vrf}"\nattach = [{{ memory = "{vrf}" }}]\n' for vrf in ("red", "blue"))
+    peers = TRANSPORT_PEER.format(name="pe2", vrf="red", nth="")
+    peers += TRANSPORT_PEER.format(name="pe2-blue", vrf="blue", nth="1")
+    endpoint = '[endpoint]\nidentity = "pe1.example"\naddresses = ["192.0.2.1", "192.0.2.11"]\n'
+    text = endpoint + vrfs + peers
+    red, blue = plan_peers(parse(text))
+    assert (red.connection.local_addresses, red.connection.peer_addresses) == (("192.0.2.1",), ("192.0.2.2",))
+    assert (blue.connection.local_addresses, blue.connection.peer_addresses) == (
+        ("192.0.2.11",),
+        ("192.0.2.12",),
+    )
+    assert shape(blue, native=False) == [("blue", (BLUE,))]
 
 
 def test_security_labels_stand_beside_the_addresses_of_the_vrf() -> None:
