@@ -21,6 +21,7 @@ _MOST_TCP_OCTETS: Final = 60
 _SYN: Final = 0x02
 _END_OF_OPTIONS, _NO_OPERATION, _MSS = 0, 1, 2
 _DF, _MF = 0x4000, 0x2000
+_MOST_IPV4_OCTETS: Final = 65535
 _FLAGS_AT: Final = 13
 """Of a TCP header."""
 _COPIED: Final = 0x80
@@ -78,7 +79,7 @@ def fragment_ipv4(packet: bytes, room: int) -> list[bytes]:
     """The fragments of an IPv4 packet, none longer than `room` octets (RFC 791 2.3, 3.2).
 
     None of a packet with DF, of one that is no IPv4 packet, or where less than 8 octets of data would be left. A
-    fragment may be fragmented again.
+    fragment may be fragmented again, but not one that reaches beyond the longest packet: its offset would begin anew.
     """
     header = IpHeader.parse(packet)
     if isinstance(header, DropReason) or header.version != 4:
@@ -90,6 +91,8 @@ def fragment_ipv4(packet: bytes, room: int) -> list[bytes]:
         return []
     data = packet[octets : header.total_octets]
     offset, has_more = flags & 0x1FFF, flags & _MF
+    if offset * 8 + header.total_octets > _MOST_IPV4_OCTETS:
+        return []
     first = packet[:octets]
     later = first[:IPV4_HEADER_OCTETS] + _copied_options(first[IPV4_HEADER_OCTETS:])
     fragments: list[bytes] = []

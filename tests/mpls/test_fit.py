@@ -142,6 +142,14 @@ def test_fragments_make_the_packet_again(
         assert bytes(whole.payload) == bytes(IP(packet).payload)
 
 
+def test_fragment_beyond_the_longest_packet_is_not_cut_into_first_ones() -> None:
+    """Its offset would begin anew at 0: a header where selectors have seen none."""
+    packet = octets(IP(src="10.1.0.9", dst="10.2.0.9", proto=17, frag=0x1FFF) / Raw(bytes(1400)))
+    assert fragment_ipv4(packet, 600) == []
+    last = octets(IP(src="10.1.0.9", dst="10.2.0.9", proto=17, frag=8014) / Raw(bytes(1400)))
+    assert [IP(one).frag for one in fragment_ipv4(last, 600)] == [8014, 8086, 8158]
+
+
 def test_policy_says_what_becomes_of_a_large_packet() -> None:
     free = octets(IP(src="10.1.0.9", dst="10.2.0.9", id=7) / Raw(bytes(2000)))
     fixed = octets(IP(src="10.1.0.9", dst="10.2.0.9", flags="DF") / Raw(bytes(2000)))
