@@ -156,9 +156,17 @@ def packet(source: str, destination: str, marker: bytes, *, dscp: int = 0) -> by
 
 
 def next_headers(ears: Ears) -> set[int]:
-    """The protocols of what went over the underlay: 17 for IKE, 50 for ESP."""
+    """The protocols of what went over the underlay between two addresses: 17 for IKE, 50 for ESP.
+
+    What the kernel says to its neighbours by itself (RFC 4861, from a link-local or no address) is left out.
+    """
     headers = [IpHeader.parse(octets) for _, device, octets in ears.listen() if device == "wire"]
-    return {header.protocol for header in headers if isinstance(header, IpHeader)}
+    return {
+        header.protocol
+        for header in headers
+        if isinstance(header, IpHeader)
+        and not (header.version == 6 and header.source[:2] in (b"\xfe\x80", bytes(2)))
+    }
 
 
 def test_label_switched_traffic_is_what_the_question_was_about(
