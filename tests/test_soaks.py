@@ -8,7 +8,10 @@ from tests.soak.__main__ import Soak, main, soaks
 from tests.soak.run import Run, TooLongError
 
 
-@pytest.mark.parametrize("soak", soaks(), ids=lambda soak: soak.name)
+@pytest.mark.parametrize(
+    "soak",
+    [pytest.param(soak, id=soak.name, marks=pytest.mark.root if soak.needs_root else ()) for soak in soaks()],
+)
 def test_soak_runs(soak: Soak) -> None:
     run = Run(soak.name, scale=0.002, limit_s=60.0, say=lambda text: None)
     soak.function(run)

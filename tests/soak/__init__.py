@@ -7,6 +7,7 @@ One module `soak_<name>.py` is one soak. Its docstring's first line is its title
 which does `run.cases(N)` cases (N at `--scale 1`), calls `run.step(text)` after each of them, and raises
 (AssertionError, as tests do) when what it claims does not hold; the message says how to replay it. `run.step` prints
 progress now and then and ends the soak that runs longer than its LIMIT_S (module constant, 1800 by default).
+One that makes network namespaces says NEEDS_ROOT = True.
 
 `tests/test_soaks.py` runs every soak with a handful of cases, so that none of them rots.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import time
 import traceback
@@ -22,6 +23,7 @@ class Soak:
     title: str
     function: Callable[[Run], None]
     limit_s: float
+    needs_root: bool = False
 
 
 def soaks(only: str = "") -> list[Soak]:
@@ -32,7 +34,9 @@ def soaks(only: str = "") -> list[Soak]:
         if only in name:
             module = importlib.import_module(f"tests.soak.{path.stem}")
             title = (module.__doc__ or name).splitlines()[0]
-            found.append(Soak(name, title, module.soak, getattr(module, "LIMIT_S", DEFAULT_LIMIT_S)))
+            limit_s = getattr(module, "LIMIT_S", DEFAULT_LIMIT_S)
+            needs_root = getattr(module, "NEEDS_ROOT", False)
+            found.append(Soak(name, title, module.soak, limit_s, needs_root))
     return found
 
 
@@ -52,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
             soak.name, scale=options.scale, limit_s=soak.limit_s, say=lambda text: print(text, flush=True)
         )
         try:
+            if soak.needs_root and os.geteuid():
+                raise PermissionError(f"{soak.name} makes network namespaces: run it as root")
             soak.function(run)
         except Exception:
             traceback.print_exc()
