@@ -17,6 +17,7 @@ from esp.engine import InboundSad
 from esp.sa import InboundSa, OutboundSa
 from esp.transforms import Transform, transform_for
 from ike import ChildSa, Path
+from ike.config import Mode
 from ike.numbers import TransformType
 from ike.selectors import AddressSelector, Selectors
 from ike.wire.sa import Proposal
@@ -40,6 +41,7 @@ class Child:
     retires_at  closed, and kept only to receive what is still under way
     drops       what this child's packets were dropped for, by `esp` and by `mpls`
     path_mtu    the largest IP packet that its path carries, if that is less than the link would
+    tfc_octets  payloads are padded to so many octets, 0: not at all (RFC 4303 2.7)
     dummies     length of ESP dummies that came -> the largest fragment of each, 0 if whole; the last ones, until asked
     fragmented  ESP packets that came in fragments: their path has ignored DF, or the peer does not set it
     """
@@ -62,6 +64,7 @@ class Child:
     retires_at: float | None = None
     drops: Counter[str] = field(default_factory=Counter)
     path_mtu: int | None = None
+    tfc_octets: int = 0
     dummies: dict[int, int] = field(default_factory=dict)
     fragmented: int = 0
 
@@ -83,8 +86,8 @@ class Child:
     def set_path_mtu(self, path_mtu: int | None) -> None:
         """What its path carries, None: as much as the link."""
         self.path_mtu = path_mtu
-        wrapping, mode = self.encapsulator.encapsulation, self.encapsulator.mode
-        self.budget = _budget(self.plan, self.sa, self.inbound.transform, wrapping, mode, path_mtu)
+        self.budget = _budget(self.plan, self.sa, self.inbound.transform, self.encapsulator, path_mtu)
+        self.tfc_octets = _tfc_octets(self.plan, self.sa, self.budget)
 
     def note_dummy(self, octets: int, fragment: int) -> None:
         """One came in, in fragments of at most so many octets, or whole."""
@@ -133,6 +136,8 @@ def install(
     mode = encapsulation.Mode(sa.mode.value)
     inner_local, inner_peer = _inner_addresses(kind, sa)
     vrf, label_class = _what_it_names(plan, kind)
+    encapsulator = encapsulation.Encapsulator(wrapping, mode, ip_address(inner_local), ip_address(inner_peer))
+    budget = _budget(plan, sa, transform, encapsulator)
     return Child(
         session=session,
         plan=plan,
@@ -158,13 +163,12 @@ def install(
             original_addresses=_original_addresses(sa),
         ),
         outbound_map=_map_of(sa.peer_ts) or plain_map,
-        encapsulator=encapsulation.Encapsulator(
-            wrapping, mode, ip_address(inner_local), ip_address(inner_peer)
-        ),
-        budget=_budget(plan, sa, transform, wrapping, mode),
+        encapsulator=encapsulator,
+        budget=budget,
         may_send=may_send,
         path=sa.path,
         soft=SoftLifetime(plan.peer.lifetime, outbound, early),
+        tfc_octets=_tfc_octets(plan, sa, budget),
     )
 
 
@@ -240,8 +244,7 @@ def _budget(
     plan: PeerPlan,
     sa: ChildSa,
     transform: Transform,
-    wrapping: encapsulation.Encapsulation,
-    mode: encapsulation.Mode,
+    encapsulator: encapsulation.Encapsulator,
     path_mtu: int | None = None,
 ) -> mtu.Budget:
     return mtu.budget(
@@ -251,11 +254,19 @@ def _budget(
         iv_octets=transform.iv_octets,
         icv_octets=transform.icv_octets,
         block_octets=transform.block_octets,
-        encapsulation=wrapping,
-        mode=mode,
+        encapsulation=encapsulator.encapsulation,
+        mode=encapsulator.mode,
+        ipv6_inner=encapsulator.local.version == 6,
         access_octets=plan.peer.access_overhead,
         path_mtu=path_mtu,
     )
+
+
+def _tfc_octets(plan: PeerPlan, sa: ChildSa, budget: mtu.Budget) -> int:
+    """Only where the payload says its own length, only to a peer that takes it, only as far as the path goes."""
+    if sa.mode is not Mode.TUNNEL or not sa.tfc_out_allowed:
+        return 0
+    return min(plan.peer.tfc_octets, budget.payload_octets)
 
 
 class ChildTable:

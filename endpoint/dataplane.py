@@ -22,6 +22,7 @@ from endpoint.plan import Serves
 from esp.batch import Outcome, Row, receive_batch, seal_batch
 from esp.engine import Received
 from esp.errors import DropReason as EspDropReason
+from esp.tfc import pad_to
 from ike import Path
 from mpls.batch import Delivered, Forwarded, check_inbound_batch, forward_batch
 from mpls.drops import DropReason
@@ -280,6 +281,8 @@ class DataPlane:
     def _send_run(self, run: _Run, payloads: list[bytes], *, now: float) -> None:
         """Seal the payloads of a run and send them."""
         child = run.child
+        if child.tfc_octets:
+            payloads = pad_to(payloads, child.tfc_octets)
         packets = seal_batch(child.outbound, payloads, run.next_header)
         if packets:
             self._underlay.send_esp(

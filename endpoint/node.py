@@ -587,6 +587,12 @@ class Node:
             self.starter.on_child_failed(event.connection, event.child.name, now, detail=str(error))
             self.engine.delete_child(event.session, event.child.spi_in, now)
             return
+        if plan.peer.tfc_octets and not child.tfc_octets:
+            _log.warning(
+                "peer %s, child %s: no padding, it says ESP_TFC_PADDING_NOT_SUPPORTED",
+                child.peer,
+                child.kind.name,
+            )
         self.starter.on_child(child.peer, child.kind.name, now)
         self._remember_up(child.peer)
         if self._observers.child is not None:

@@ -103,6 +103,7 @@ def _peer(node: Node, name: str, now: float) -> dict[str, Any]:
                 "sending": child.may_send and child.retires_at is None,
                 "tunnel_mtu": child.budget.tunnel_mtu,
                 "path_mtu": child.budget.path_mtu,
+                "tfc_octets": child.tfc_octets,
                 "fragmented_in": child.fragmented,
                 "budget": dict(child.budget.rows()),
                 "local_ts": [str(one) for one in child.sa.local_ts],

@@ -67,7 +67,7 @@ def protect(sa: OutboundSa, payload: bytes, next_header: int, tfc_octets: int = 
     plaintext = add_trailer(payload + bytes(tfc_octets), next_header, sa.transform.block_octets)
     packet = sa.cipher.seal(header, high, sa.cipher.iv(sequence), plaintext)
     sa.packets += 1
-    sa.octets += len(payload)
+    sa.octets += len(payload) + tfc_octets
     return packet
 
 

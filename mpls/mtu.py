@@ -55,6 +55,11 @@ class Budget:
         return self.labels + self.vrf_mtu
 
     @property
+    def payload_octets(self) -> int:
+        """The largest payload of ESP, inner IP header and TFC padding included."""
+        return self.inner_ip + self.shim + self.tunnel_mtu
+
+    @property
     def path_mtu(self) -> int:
         """The largest IP packet of the path, headers included."""
         return self.link_mtu - self.access - self.lost

@@ -328,6 +328,9 @@ class PeerConfig:
     access_overhead: int = 0  # octets of each packet that the line takes before IP: 8 with PPPoE
     probes_path: bool = False  # the path MTU is looked for (RFC 8899), else it is that of the link
     path_mtu_floor: int | None = None  # None: 576, or 1280 over IPv6
+    tfc_octets: int = (
+        0  # inner packets are padded to so many octets, or to what the path carries (RFC 4303 2.7)
+    )
     ecn: Ecn = Ecn.OFF
     fitting: Fitting = DEFAULT_FITTING  # what is done with packets that are too large
     fragmentation: bool = True  # of IKE messages, RFC 7383

@@ -93,6 +93,11 @@ def _check_settings(report: Report, peer: PeerConfig, path: Path) -> None:
             "in transport mode the addresses of the underlay are those of the packets: they cannot change"
         )
         report.error((*path, "mobike"), message, 'leave it away, or write mode = "tunnel"')
+    if peer.tfc_octets and peer.mode is Mode.TRANSPORT:
+        message = (
+            "a payload in transport mode does not say where it ends and the padding begins (RFC 4303 2.7)"
+        )
+        report.error((*path, "tfc"), message, 'leave it away, or write mode = "tunnel"')
     if peer.gre != NO_GRE_OPTIONS and peer.encapsulation is not Encapsulation.MPLS_IN_GRE:
         message = 'means something with encapsulation = "mpls-in-gre" only'
         report.error((*path, "gre"), message, "leave it away")

@@ -34,6 +34,7 @@ from endpoint.config.values import (
     parse_octets,
     parse_packets,
     parse_prefix,
+    parse_tfc,
     text_of,
 )
 from ike.config import Mode, RetransmitPolicy
@@ -79,6 +80,7 @@ def read_peer(table: Table, vrfs: Mapping[str, VrfConfig], secrets: SecretSource
         access_overhead=table.integer("access_overhead", 0, 0, 256),
         probes_path=table.choice("path_mtu", PathMtu, PathMtu.FIXED) is PathMtu.PROBE,
         path_mtu_floor=table.integer("path_mtu_floor", 0, 256, 65535) or None,
+        tfc_octets=table.value("tfc", parse_tfc, 0),
         ecn=table.choice("ecn", Ecn, Ecn.OFF),
         fitting=Fitting(
             clamp_mss=table.boolean("clamp_mss", True),

@@ -180,6 +180,15 @@ def parse_outer_dscp(value: object) -> int | None:
     return None if value == "copy" else parse_dscp(value)
 
 
+def parse_tfc(value: object) -> int:
+    """Octets, "off" for none, "mtu" for as many as there can be."""
+    if value in ("off", "mtu"):
+        return 65535 if value == "mtu" else 0
+    if type(value) is int and 1 <= value <= 65535:
+        return value
+    raise BadValue(f"{quoted(value)} is no size to pad to", 'use "mtu", "off" or octets of the inner packet')
+
+
 def parse_tc(value: object) -> int:
     if type(value) is int and 0 <= value <= 7:
         return value

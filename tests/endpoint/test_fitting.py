@@ -158,3 +158,26 @@ def test_packets_with_and_without_df_leave_in_their_order_each_as_it_may() -> No
     assert [one not in nodes.without_df for one in nodes.wire] == kinds
     numbers = [int.from_bytes(esp[4:8]) for _, esp in nodes.wire]
     assert numbers == sorted(numbers)
+
+
+def test_the_largest_packet_under_an_inner_ipv6_header_fits_the_link() -> None:
+    grants = """
+  [[peer.vrf]]
+  name      = "red"
+  classes   = ["gold"]
+  accept    = ["10.{other}.0.0/16"]
+  labels    = {{ local = 1{own}1, peer = 1{other}1, routes = ["10.{other}.0.0/24"] }}
+  addresses = {{ local = "2001:db8:f::{own}", peer = "2001:db8:f::{other}" }}
+"""
+    settings = 'selectors = "plain"\nmode = "tunnel"'
+    nodes = NodePair(
+        configuration(1, settings, grants=grants), configuration(2, settings, grants=grants)
+    ).start()
+    nodes.ping(1, "red", 1, dscp=46)
+    nodes.run(2)
+    (child,) = nodes.pe1.node.children
+    nodes.wire.clear()
+    largest = v4(tos=0xB8, flags="DF") / Raw(bytes(child.budget.vrf_mtu - 20))
+    assert send(nodes, largest)
+    ((_, esp),) = nodes.wire
+    assert 1500 - 20 - len(esp) in range(4)

@@ -1,5 +1,6 @@
 """IP packets without MPLS: `encapsulation = "none"` in its three forms, because a user has both."""
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -69,6 +70,21 @@ def test_ipsec_over_an_existing_mpls_l3vpn_has_no_137_at_all() -> None:
     pair.run(1)
     assert pair.pe1.drops("outside_selector") == 1
     assert len(pair.pe2.hosts["office"].packets) == 1
+
+
+def test_padding_behind_plain_ip_packets_is_gone_at_the_other_end() -> None:
+    one, two = (
+        replace(each, peers=(replace(each.peers[0], tfc_octets=300),)) for each in (config(1), config(2))
+    )
+    pair = NodePair(one, two).start()
+    packets = [udp("10.1.0.9", "10.2.0.9", bytes(size)) for size in (0, 50, 50, 50, 90)]
+    pair.send(1, "office", packets[0])
+    pair.run(2)
+    pair.ends[1].node.receive_packets("office", packets[1:], pair.now)
+    pair.run(1)
+    arrived = list(pair.pe2.hosts["office"].packets)
+    assert [len(one) for one in arrived] == [len(one) for one in packets]
+    assert {len(octets) for _, octets in pair.wire} == {8 + 8 + 304 + 16}
 
 
 def test_route_based_selectors_are_everything_and_routes_say_what_goes_there() -> None:

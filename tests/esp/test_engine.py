@@ -175,7 +175,7 @@ def test_tfc_padding_follows_the_payload() -> None:
     packet = protect(outbound, b"inner IP packet", 4, tfc_octets=100)
     assert len(packet) == outbound.transform.packet_octets(115)
     assert unprotect(inbound, packet) == Opened(b"inner IP packet" + bytes(100), 4, 1)
-    assert outbound.octets == 15
+    assert outbound.octets == inbound.octets == 115
 
 
 def test_dummy_packet_is_dropped_without_error_and_moves_the_window() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from esp.engine import Opened, protect, unprotect
 from esp.sa import InboundSa, OutboundSa
+from esp.tfc import pad_to
 from esp.transforms import Transform, transform_for
 
 with warnings.catch_warnings():
@@ -163,3 +164,25 @@ def test_we_open_what_scapy_protects(
         )
         expected, next_header = payload_of(shape, clear, octets)
         assert unprotect(ours, esp_of(shape, bytes(sent))) == Opened(expected, next_header, sequence)
+
+
+@every_suite
+@pytest.mark.parametrize("shape", ["tunnel4", "tunnel6-udp"])
+def test_scapy_drops_our_tfc_padding(transform: Transform, crypt: str, auth: str | None, shape: str) -> None:
+    """RFC 4303 2.7: the inner IP header says where its packet ends."""
+    chance = random.Random(f"{crypt}{shape}")
+    encr_key, integ_key = keys(transform, chance)
+    ours = OutboundSa(SPI.to_bytes(4, "big"), transform, encr_key, integ_key)
+    theirs = scapy_sa(transform, encr_key, integ_key, crypt, auth, shape)
+    lengths = set()
+    for _ in range(10):
+        clear = clear_packet(shape, chance.randbytes(chance.randrange(300)))
+        payload, next_header = payload_of(shape, clear, b"")
+        (padded,) = pad_to([payload], 400)
+        packet = protect(ours, padded, next_header)
+        lengths.add(len(packet))
+        opened = theirs.decrypt(as_received(shape, packet))
+        trailing = bytes(opened)[len(payload) :]
+        assert bytes(opened)[: len(payload)] == bytes(clear)
+        assert not any(trailing), "padding is zeros, and no part of the packet that scapy dissects"
+    assert lengths == {transform.packet_octets(400)}
