@@ -1,6 +1,6 @@
 """The label bindings of one session, both directions, between the IKE messages and the tables of `mpls` (WIRE 5).
 
-It must not know sockets or packets; the rules are `mpls.binding_session`'s.
+It must not know sockets or packets; the rules are `mpls.binding_sender`'s and `mpls.binding_receiver`'s.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import TypeAlias
 from endpoint.children import Child
 from endpoint.config import Config, LabelsPer
 from endpoint.plan import PeerPlan, Serves
-from mpls.binding_session import (
-    BindingReceiver,
+from mpls.binding_receiver import BindingReceiver
+from mpls.binding_sender import (
     BindingRefused,
     BindingSender,
     BindingStopped,

@@ -3,7 +3,8 @@
 It must not know IKE messages, ESP or sockets: octets, small objects and times go in and come out.
 """
 
-from mpls.binding_session import BindingReceiver, BindingSender
+from mpls.binding_receiver import BindingReceiver
+from mpls.binding_sender import BindingSender
 from mpls.binding_table import RouteAdded, RouteChange, RouteRemoved
 from mpls.bindings import BindingError, Entry, LabelBinding, LabelStatus
 from mpls.capability import VENDOR_ID, Capability, CapabilityError

@@ -1,6 +1,6 @@
 """What the tail wants bound, and the next entries that bring the head's table there (WIRE 5.3, 5.5).
 
-It knows nothing of messages, sequence or time: `binding_session` asks and sends.
+It knows nothing of messages, sequence or time: `binding_sender` asks and sends.
 """
 
 from dataclasses import dataclass, field

@@ -16,6 +16,8 @@ Route: TypeAlias = (
     Prefix | None
 )  # None: bound as per-VRF label, for routes the head's own configuration makes
 
+KEEP_WITHOUT_CHILD_S: Final = 30.0
+"""When the last child of a (VRF, class) has gone, both ends keep its bindings for so long (WIRE 5.5)."""
 _STALE: Final = -1
 
 

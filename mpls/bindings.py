@@ -1,6 +1,6 @@
 """Contents of N(LABEL_BINDING) and N(LABEL_STATUS) (WIRE 5.1).
 
-It knows nothing of sequence, tables or authorisation: `binding_session` does.
+It knows nothing of sequence, tables or authorisation: `binding_sender` and `binding_receiver` do.
 
 An entry whose label, payload or prefixes are wrong by themselves does not spoil its message: it is parsed as
 BadEntry and answered by code 4, while the others are applied (WIRE 5.4).

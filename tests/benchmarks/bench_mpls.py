@@ -17,7 +17,8 @@ from esp.replay import ReplayWindow
 from esp.sa import InboundSa, OutboundSa
 from esp.transforms import transform_for
 from mpls.batch import check_inbound_batch, forward_batch
-from mpls.binding_session import BindingReceiver, BindingSender
+from mpls.binding_receiver import BindingReceiver
+from mpls.binding_sender import BindingSender
 from mpls.capability import LABEL_BINDINGS, Capability
 from mpls.crypto_map import CryptoMap, Flow, Match, Protect, Rule, compile_default
 from mpls.encapsulation import Encapsulation, Mode

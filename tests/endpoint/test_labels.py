@@ -13,8 +13,7 @@ from endpoint.labels import RETRIES_S, LabelExchange
 from endpoint.plan import plan_peers
 from endpoint.tables import build_tables
 from ike import IkeSaEstablished
-from mpls.binding_session import KEEP_WITHOUT_CHILD_S
-from mpls.binding_table import RouteAdded, RouteChange, RouteRemoved
+from mpls.binding_table import KEEP_WITHOUT_CHILD_S, RouteAdded, RouteChange, RouteRemoved
 from mpls.bindings import Entry, LabelBinding, LabelStatus, Operation, Refusal, Status
 from mpls.capability import LABEL_BINDINGS, MPLS_IN_IP, Capability
 from mpls.label_space import LabelState

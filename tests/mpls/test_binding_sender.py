@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpls.binding_session import (
-    BindingReceiver,
+from mpls.binding_receiver import BindingReceiver
+from mpls.binding_sender import (
     BindingRefused,
     BindingSender,
     BindingStopped,

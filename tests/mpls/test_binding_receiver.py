@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mpls import cbor
-from mpls.binding_session import Answer, BindingReceiver
+from mpls.binding_receiver import Answer, BindingReceiver
 from mpls.binding_table import RouteAdded, RouteRemoved
 from mpls.bindings import Entry, LabelBinding, LabelStatus, Operation, Prefix, Refusal, Status
 from mpls.capability import LABEL_BINDINGS, MPLS_IN_IP, Capability
