@@ -15,6 +15,7 @@ from ike.crypto.prf import Prf
 from ike.events import ChildSa, CloseReason
 from ike.exchanges.refusal import Refused
 from ike.granting import includes_first_choice, is_covered, restricted_to_pair, to_one_pair
+from ike.narrowing import narrow_selectors
 from ike.nat import NatState
 from ike.numbers import NotifyType, Sn, TransformType
 from ike.proposals import number_proposals, select_proposal, without_ke
@@ -23,7 +24,6 @@ from ike.selectors import (
     Selector,
     SelectorRegistry,
     TrafficSelectors,
-    narrow_selectors,
     resolve_dynamic,
 )
 from ike.transport_nat import OriginalAddresses, is_host_to_host, moved, seen_from_here

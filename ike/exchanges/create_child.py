@@ -47,9 +47,10 @@ from ike.exchanges.key_exchange import answer_key_exchange, group_asked_for
 from ike.exchanges.refusal import Refused
 from ike.exchanges.schema import Story
 from ike.life import LifeKind
+from ike.narrowing import is_acceptable_answer
 from ike.numbers import ExchangeType, NotifyType, ProtocolId, name_of
 from ike.proposals import is_valid_selection
-from ike.selectors import TrafficSelectors, is_acceptable_answer
+from ike.selectors import TrafficSelectors
 from ike.states import Ask, Doing, Verdict, is_redundant
 from ike.wire.message import Message
 from ike.wire.payloads import KePayload, NoncePayload, NotifyPayload, Payload

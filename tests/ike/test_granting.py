@@ -20,8 +20,9 @@ from ike import (
     parse_esp_proposal,
 )
 from ike.granting import includes_first_choice, is_covered, is_one_pair, restricted_to_pair, to_one_pair
+from ike.narrowing import narrow_selectors
 from ike.numbers import NotifyType
-from ike.selectors import SecurityLabel, narrow_selectors
+from ike.selectors import SecurityLabel
 from ike.testing.pair import Pair, Side
 from ike.wire.payloads import TsiPayload, TsrPayload
 from tests.ike.engine_kit import assert_in_sync, new_pair, only_child

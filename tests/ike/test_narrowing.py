@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ike.narrowing import is_acceptable_answer, narrow_selectors
 from ike.selectors import (
     AddressSelector,
     RawSelector,
@@ -15,8 +16,6 @@ from ike.selectors import (
     Selectors,
     SelectorType,
     TrafficSelectors,
-    is_acceptable_answer,
-    narrow_selectors,
 )
 from ike.wire.payloads import TsiPayload
 from mpls.selectors import TS_MPLS_VRF, MplsVrfSelector, reconcile
