@@ -25,7 +25,7 @@ from esp.errors import DropReason as EspDropReason
 from esp.tfc import pad_to
 from ike import Path
 from mpls.batch import Delivered, Forwarded, check_inbound_batch, forward_batch
-from mpls.drops import DropReason
+from mpls.drops import SELECTOR_MISMATCHES, DropReason
 from mpls.encapsulation import NO_NEXT_HEADER, is_cleartext_mpls
 from mpls.fit import clamp_mss, fit
 from mpls.forwarding import Bypassed, Delivery, Drop, Labelled, Outbound, Way, check_outbound, time_exceeded
@@ -102,6 +102,9 @@ class Owner(Protocol):
 
     def on_outbound(self, child: Child, now: float) -> None:
         """Packets left on this child."""
+
+    def on_selector_mismatch(self, child: Child, packet: bytes, now: float) -> None:
+        """An authentic packet, without its ESP, is not what this child is for."""
 
     def on_unknown_spi(self, spi: bytes, peer: tuple[str, int], local: str, now: float) -> None:
         """A packet with an SPI that no child has came from `peer`, port 0 if not in UDP, to the address `local`."""
@@ -432,7 +435,10 @@ class DataPlane:
         )
         if self.observe is not None:
             judged = self._observed(child, row, judged)
+        at = 0
         for one in judged:
+            payload = row.payloads[at]
+            at += max(1, len(one.packets))
             if isinstance(one.first, Delivery):
                 marked = self._from_outer(child, one.first, one.packets, came.outer)
                 if isinstance(marked, Drop):
@@ -445,6 +451,8 @@ class DataPlane:
                 self._deliver_to(delivery, packets)
             else:
                 self._drop_inbound(one.first, child, source, destination, runs, now)
+                if one.first.reason in SELECTOR_MISMATCHES:
+                    self._owner.on_selector_mismatch(child, payload, now)
 
     def _from_outer(
         self, child: Child, delivery: Delivery, packets: list[bytes], outer: OuterFields
@@ -532,16 +540,17 @@ class DataPlane:
         packets: int = 1,
     ) -> None:
         self._count(drop.reason, child, packets)
-        if drop.reason is DropReason.LABEL_FOREIGN and now - self._audit_at >= 1 / AUDITS_PER_S:
+        if drop.reason in SELECTOR_MISMATCHES and now - self._audit_at >= 1 / AUDITS_PER_S:
             self._audit_at = now
             _log.warning(
-                "label_foreign on SPI %s of child %s, peer %s (%s to %s): %s",
+                "%s on SPI %s of child %s, peer %s (%s to %s): %s",
+                drop.reason,
                 child.sa.spi_in.hex(),
                 child.kind.name,
                 child.peer,
                 source,
                 destination,
-                drop.detail,
+                drop.detail or "not what this SA is for",
             )
         if drop.reply is not None and drop.vrf is not None and self._replies.take(drop.vrf, now):
             reply = Forwarded.of(self._outbound.originate(drop.vrf, drop.reply), drop.reply)

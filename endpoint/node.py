@@ -23,6 +23,7 @@ from endpoint.config import Config, Selectors, Start
 from endpoint.dataplane import DataPlane, Deliver, EspArrival, Underlay
 from endpoint.labels import LabelExchange, LabelExchanges
 from endpoint.log import describe
+from endpoint.mismatches import Mismatches
 from endpoint.path_prober import PathProber
 from endpoint.plan import PeerPlan, Serves, plan_peers, selector_registry
 from endpoint.starter import Create, Initiate, Starter
@@ -53,6 +54,7 @@ from ike import (
     TraceRecord,
 )
 from ike.entropy import Entropy
+from ike.numbers import NotifyType
 from ike.wire.payloads import NotifyPayload
 from mpls.binding_table import RouteAdded, RouteChange
 from mpls.bindings import Prefix
@@ -126,6 +128,7 @@ class Node:
         self.starter = Starter(self.plans.values())
         self.children = ChildTable()
         self.labels = LabelExchanges()
+        self.mismatches = Mismatches()
         self.watchers: list[Callable[[str, str | None, str], None]] = []
         """Called with (peer, child or None, one line) for every IKE SA or child that we could not have."""
         self._observers = observers
@@ -333,6 +336,13 @@ class Node:
     def on_outbound(self, child: Child, now: float) -> None:
         self.engine.note_esp_sent(child.sa.spi_in, now)
 
+    def on_selector_mismatch(self, child: Child, packet: bytes, now: float) -> None:
+        notify = self.mismatches.notify_for(child, packet, now)
+        if notify is not None:
+            token = self.engine.send_notify(child.session, (notify,), now)
+            self.mismatches.on_sent(child.session, token)
+            self._is_asked = True
+
     def on_unknown_spi(self, spi: bytes, peer: tuple[str, int], local: str, now: float) -> None:
         endpoint, (address, port) = self.config.endpoint, peer
         own_port = endpoint.nat_port if port or not endpoint.ike_port else endpoint.ike_port
@@ -514,6 +524,7 @@ class Node:
 
     def _on_session_gone(self, event: IkeSaFailed | IkeSaClosed, now: float) -> None:
         self.addresses.on_gone(event.session)
+        self.mismatches.forget(event.session)
         peer = self._sessions.pop(event.session, None)
         self._mobile.discard(event.session)
         exchange = self.labels.remove(event.session)
@@ -681,7 +692,11 @@ class Node:
         exchange = self.labels.get(session)
         answers: list[NotifyPayload] = []
         for notify in notifies:
-            if notify.notify_type == LABEL_BINDING and exchange is not None:
+            if notify.notify_type == NotifyType.INVALID_SELECTORS:
+                of_session = (one for one in self.children if one.session == session)
+                child = next((one for one in of_session if one.sa.spi_out == notify.spi), None)
+                self.mismatches.on_notify(session, child, notify, self._now)
+            elif notify.notify_type == LABEL_BINDING and exchange is not None:
                 status = exchange.receive_binding(notify.data)
                 if status is not None:
                     answers.append(NotifyPayload(LABEL_STATUS, status))
@@ -734,6 +749,8 @@ class Node:
         return True
 
     def _on_answered(self, event: NotifyAnswered, now: float) -> None:
+        if self.mismatches.on_answer(event.session, event.token):
+            return
         answers = event.notifies or ()
         report = next((one.data for one in answers if one.notify_type == PATH_PROBE), None)
         if self.paths.on_answer(event.token, report, now):

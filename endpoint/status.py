@@ -56,6 +56,7 @@ def snapshot(node: Node, now: float, socket_drops: dict[str, int]) -> dict[str, 
         "counters": {
             "delivered": node.dataplane.delivered,
             "ecn_alarms": node.dataplane.ecn_alarms,
+            "invalid_selectors": {"sent": node.mismatches.sent, "received": node.mismatches.received},
             "drops": dict(sorted(node.dataplane.drops.items())),
             "ike": {reason.value: count for reason, count in sorted(node.engine.counters.items())},
             "sockets": dict(sorted(socket_drops.items())),

@@ -4,6 +4,7 @@ Knows nothing of who counts them; a drop is a value that is returned, never an e
 """
 
 from enum import StrEnum
+from typing import Final
 
 
 class DropReason(StrEnum):
@@ -46,3 +47,19 @@ class DropReason(StrEnum):
     # Either direction, and outside ESP.
     MALFORMED_IP = "malformed_ip"
     CLEARTEXT_MPLS = "cleartext_mpls"
+
+
+SELECTOR_MISMATCHES: Final = frozenset(
+    {
+        DropReason.NEXT_HEADER,
+        DropReason.ADDRESS_SELECTOR,
+        DropReason.STACK_DEPTH,
+        DropReason.SPECIAL_LABEL,
+        DropReason.LABEL_RANGE,
+        DropReason.LABEL_FOREIGN,
+        DropReason.TC,
+    }
+)
+"""Authentic, and not what its SA is for (RFC 4301 5.2 step 5).
+
+The outer address is not among them: anybody can write it."""

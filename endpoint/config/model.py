@@ -331,6 +331,7 @@ class PeerConfig:
     tfc_octets: int = (
         0  # inner packets are padded to so many octets, or to what the path carries (RFC 4303 2.7)
     )
+    tells_mismatch: bool = False  # of packets that are not what their SA is for: INVALID_SELECTORS
     ecn: Ecn = Ecn.OFF
     fitting: Fitting = DEFAULT_FITTING  # what is done with packets that are too large
     fragmentation: bool = True  # of IKE messages, RFC 7383

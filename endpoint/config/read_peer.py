@@ -81,6 +81,7 @@ def read_peer(table: Table, vrfs: Mapping[str, VrfConfig], secrets: SecretSource
         probes_path=table.choice("path_mtu", PathMtu, PathMtu.FIXED) is PathMtu.PROBE,
         path_mtu_floor=table.integer("path_mtu_floor", 0, 256, 65535) or None,
         tfc_octets=table.value("tfc", parse_tfc, 0),
+        tells_mismatch=table.boolean("invalid_selectors", False),
         ecn=table.choice("ecn", Ecn, Ecn.OFF),
         fitting=Fitting(
             clamp_mss=table.boolean("clamp_mss", True),

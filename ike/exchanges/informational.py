@@ -162,9 +162,14 @@ def respond_informational(sa: IkeSa, message: Message, path: Path) -> Outcome:
     response: list[Payload] = [DeletePayload(ProtocolId.ESP, tuple(answered))] if answered else []
     about_addresses, address_news = respond_addresses(sa, message, path)
     response.extend(about_addresses)
-    private = tuple(n for n in message.notifies if n.notify_type >= FIRST_PRIVATE_STATUS)
-    if private and sa.host.informational and not sa.session.is_over:
-        response.extend(sa.host.informational(sa.session.number, private))
+    # INVALID_SELECTORS is about a packet, and packets are the owner's (RFC 7296 3.10.1).
+    owners = tuple(
+        n
+        for n in message.notifies
+        if n.notify_type >= FIRST_PRIVATE_STATUS or n.notify_type == NotifyType.INVALID_SELECTORS
+    )
+    if owners and sa.host.informational and not sa.session.is_over:
+        response.extend(sa.host.informational(sa.session.number, owners))
     session = sa.session
     given = respond_configuration(sa, session.connection, session.peer_id, message, with_child=False)
     response.extend((given.refused.notify,) if given.refused else given.reply)

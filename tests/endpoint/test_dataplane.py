@@ -115,6 +115,9 @@ class Alone:
     def on_inbound_path(self, child: Child, path: Path, now: float) -> None:
         raise AssertionError("nothing comes in")
 
+    def on_selector_mismatch(self, child: Child, packet: bytes, now: float) -> None:
+        raise AssertionError("nothing comes in")
+
     def on_unknown_spi(self, spi: bytes, peer: tuple[str, int], local: str, now: float) -> None:
         raise AssertionError("nothing comes in")
 
