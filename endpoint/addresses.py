@@ -49,20 +49,18 @@ class Addresses:
         self._assigned: dict[int, tuple[Place, tuple[Interface, ...]]] = {}
         self._uses: Counter[tuple[Place, Interface]] = Counter()
 
-    def lease(self, request: AddressRequest) -> Configuration | None:
-        """The answer to a peer's request; the addresses are routed to it at once."""
-        peer = self._config.peer(request.connection)
-        pool = self.pools.get(peer.pool or "") if peer is not None else None
+    def lease(self, request: AddressRequest, peer: PeerConfig) -> Configuration | None:
+        """The answer to the request of `peer`; the addresses are routed to it at once."""
+        pool = self.pools.get(peer.pool or "")
         given = pool.lease(request) if pool is not None else None
-        if peer is not None and given is not None and request.session not in self._leased:
+        if given is not None and request.session not in self._leased:
             self._leased[request.session] = peer, given
             self._set_routes(request.session, is_there=True)
         return given
 
-    def on_established(self, event: IkeSaEstablished) -> None:
+    def on_established(self, event: IkeSaEstablished, peer: PeerConfig) -> None:
         """Take what the peer gave us."""
-        peer = self._config.peer(event.connection)
-        vrf = self._config.vrf(peer.vrfs[0].name) if peer is not None and peer.vrfs else None
+        vrf = self._config.vrf(peer.vrfs[0].name) if peer.vrfs else None
         if event.assigned is None or vrf is None or not vrf.attach:
             return
         place = vrf.name, vrf.attach[0].name

@@ -50,8 +50,12 @@ _CHILD_REMEDIES: dict[int, str] = {
 }
 
 
-def describe(event: Event, plans: Mapping[str, PeerPlan]) -> tuple[int, str]:
-    """(level, one line); the line is empty for events that are no fact of an SA's life."""
+def describe(event: Event, plans: Mapping[str, PeerPlan], peer: str | None = None) -> tuple[int, str]:
+    """(level, one line); the line is empty for events that are no fact of an SA's life.
+
+    `peer`: whose event it is, if that is not simply the connection's.
+    """
+    peer = peer or getattr(event, "connection", "")
     match event:
         case IkeSaEstablished():
             selectors = "native" if event.extension_data is not None else "plain"
@@ -59,7 +63,7 @@ def describe(event: Event, plans: Mapping[str, PeerPlan]) -> tuple[int, str]:
                 selectors = plans[event.connection].peer.selectors.value
             role = "initiator" if event.is_initiator else "responder"
             return logging.INFO, (
-                f"peer {event.connection}: IKE SA {_pair(event.spi_i, event.spi_r)} established as {role} with"
+                f"peer {peer}: IKE SA {_pair(event.spi_i, event.spi_r)} established as {role} with"
                 f" {event.peer_id.text()} on {event.path}, {format_proposal(event.proposal)},"
                 f" {selectors} selectors{_given('our', event.assigned)}{_given('its', event.leased)}"
                 f"{', authenticated again' if event.replaces is not None else ''}"
@@ -73,18 +77,16 @@ def describe(event: Event, plans: Mapping[str, PeerPlan]) -> tuple[int, str]:
                 "no IKE SA" if event.replaces is None else "not authenticated again, the old IKE SA goes on"
             )
             return logging.ERROR, (
-                f"peer {event.connection or 'unknown'}: {what}: {event.reason.value.upper()}"
+                f"peer {peer or 'unknown'}: {what}: {event.reason.value.upper()}"
                 f"{_detail(event.detail)}{f'; remedy: {remedy}' if remedy else ''}"
             )
         case IkeSaClosed():
-            return logging.INFO, (
-                f"peer {event.connection}: IKE SA closed: {event.reason.value}{_detail(event.detail)}"
-            )
+            return logging.INFO, (f"peer {peer}: IKE SA closed: {event.reason.value}{_detail(event.detail)}")
         case ChildSaEstablished():
             child = event.child
             kind = "rekeyed" if event.replaces else "established"
             return logging.INFO, (
-                f"peer {event.connection}: child {child.name} {kind}, SPIs {child.spi_in.hex()} in"
+                f"peer {peer}: child {child.name} {kind}, SPIs {child.spi_in.hex()} in"
                 f" {child.spi_out.hex()} out, {child.mode.value} mode, {_esp(child.proposal)},"
                 f" {'in UDP' if child.udp_encapsulation else 'protocol 50'}"
             )
@@ -92,11 +94,11 @@ def describe(event: Event, plans: Mapping[str, PeerPlan]) -> tuple[int, str]:
             notify = "" if event.notify_type is None else name_of(NotifyType, event.notify_type)
             reason = f"{notify}{_detail(event.detail)}".strip() or "no reason is known"
             return logging.ERROR, (
-                f"peer {event.connection}: no child {event.child}: {reason}{_child_remedy(event.notify_type)}"
+                f"peer {peer}: no child {event.child}: {reason}{_child_remedy(event.notify_type)}"
             )
         case ChildSaClosed():
             return logging.INFO, (
-                f"peer {event.connection}: child with SPIs {event.spi_in.hex()} in {event.spi_out.hex()} out"
+                f"peer {peer}: child with SPIs {event.spi_in.hex()} in {event.spi_out.hex()} out"
                 f" closed: {event.reason.value}"
             )
         case RequestRefused():
@@ -104,10 +106,10 @@ def describe(event: Event, plans: Mapping[str, PeerPlan]) -> tuple[int, str]:
             if event.notify_type == NotifyType.TEMPORARY_FAILURE:
                 return (
                     logging.INFO,
-                    f"peer {event.connection}: request put off: {name}{_detail(event.detail)}",
+                    f"peer {peer}: request put off: {name}{_detail(event.detail)}",
                 )
             return logging.WARNING, (
-                f"peer {event.connection}: request refused: {name}{_detail(event.detail)}"
+                f"peer {peer}: request refused: {name}{_detail(event.detail)}"
                 f"{_child_remedy(event.notify_type)}"
             )
         case PeerAddressChanged():

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from endpoint.addresses import Addresses
 from endpoint.children import Child, ChildTable, install
+from endpoint.clients import ClientRoutes, Clients
 from endpoint.config import Config, Selectors, Start
 from endpoint.dataplane import DataPlane, Deliver, EspArrival, Underlay
 from endpoint.labels import LabelExchange, LabelExchanges
@@ -31,11 +32,13 @@ from endpoint.state import EndpointState
 from endpoint.tables import StaticRoute, build_tables, static_routes
 from esp.errors import EspError
 from ike import (
+    AddressRequest,
     ChildSaClosed,
     ChildSaDeletionBegun,
     ChildSaEstablished,
     ChildSaFailed,
     CloseReason,
+    Configuration,
     Datagram,
     Deadline,
     Event,
@@ -121,10 +124,11 @@ class Node:
             entropy=entropy,
             registry=selector_registry(),
             informational=self._on_informational,
-            configure=lambda request: self.addresses.lease(request),
+            configure=self._lease,
             key_log=observers.ike_keys,
             trace=observers.trace,
         )
+        self.clients = Clients(self.plans.values())
         self.starter = Starter(self.plans.values())
         self.children = ChildTable()
         self.labels = LabelExchanges()
@@ -151,6 +155,7 @@ class Node:
         self.space, self.table, self.outbound = tables.space, tables.table, tables.outbound
         self._route_users: dict[tuple[str, Prefix], set[tuple[str, object]]] = {}
         self.dataplane = DataPlane(self.outbound, self.space, self.children, underlay, self, deliver)
+        self._client_routes = ClientRoutes(self.table)
         self.addresses = Addresses(config, self.table, self.outbound, self._set_route, self._set_address)
         for plan in self.plans.values():
             for vrf, prefix in _routes_from_the_start(plan):
@@ -234,8 +239,10 @@ class Node:
         self._finish(now)
 
     def terminate(self, peer: str, child: str | None, now: float) -> int:
-        """Delete a peer's IKE SAs, or one kind of child; how many were there."""
+        """Delete a peer's IKE SAs, or one kind of child; how many were there. An entry's are those of its clients."""
         self._checked(peer, child)
+        if clients := self.clients.names(peer):
+            return sum(self.terminate(client, child, now) for client in clients)
         self.starter.hold(peer, child)
         if child is None:
             sessions = [session for session, name in self._sessions.items() if name == peer]
@@ -260,6 +267,8 @@ class Node:
     def rekey(self, peer: str, child: str | None, now: float, *, ike: bool = False) -> int:
         """Rekey a peer's children, or one kind of them, or its IKE SA; how many were begun."""
         self._checked(peer, child)
+        if clients := self.clients.names(peer):
+            return sum(self.rekey(client, child, now, ike=ike) for client in clients)
         if ike:
             session = self.starter.peers[peer].session
             count = 0
@@ -307,7 +316,8 @@ class Node:
     def _checked(self, peer: str, child: str | None) -> PeerPlan:
         plan = self.plans.get(peer)
         if plan is None:
-            raise LookupError(f"no peer {peer}; there are: {', '.join(self.plans) or 'none'}")
+            names = ", ".join(name for name, one in self.plans.items() if one.entry is None)
+            raise LookupError(f"no peer {peer}; there are: {names or 'none'}")
         if child is not None and plan.child(child) is None:
             names = ", ".join(one.name for one in plan.children)
             raise LookupError(f"peer {peer} has no child {child}; there are: {names or 'none'}")
@@ -432,7 +442,7 @@ class Node:
                 self._on_child(event, now)
             case ChildSaFailed():
                 self.starter.on_child_failed(
-                    event.connection, event.child, now, event.notify_type, event.detail
+                    self._peer_of(event), event.child, now, event.notify_type, event.detail
                 )
             case ChildSaDeletionBegun():
                 self._on_deletion_begun(event.spi_in, now)
@@ -449,7 +459,7 @@ class Node:
 
     def _tell(self, event: Event, now: float) -> None:
         """Log the fact; tell those who wait for one of ours that it failed."""
-        level, text = describe(event, self.plans)
+        level, text = describe(event, self.plans, self.session_peer(event.session))
         is_ours = event.session in self._sessions or getattr(event, "replaces", None) is not None
         if isinstance(event, IkeSaFailed) and not is_ours:
             # Anybody can make an attempt fail: it is no fact about the peer, and must not fill the log.
@@ -461,15 +471,43 @@ class Node:
         if isinstance(event, IkeSaFailed | ChildSaFailed):
             child = event.child if isinstance(event, ChildSaFailed) else None
             for watcher in tuple(self.watchers):
-                watcher(event.connection, child, text)
+                watcher(self._peer_of(event), child, text)
 
     # --- sessions
 
+    def _peer_of(self, event: IkeSaFailed | ChildSaFailed | ChildSaEstablished) -> str:
+        """The peer whose event it is: a client if there are several, else the connection's."""
+        return self._sessions.get(event.session, event.connection)
+
+    def _lease(self, request: AddressRequest) -> Configuration | None:
+        return self.addresses.lease(request, self._plan_of(request).peer)
+
+    def _plan_of(self, who: AddressRequest | IkeSaEstablished) -> PeerPlan:
+        """Of the authenticated peer of a session; the plan of a client is made when it is new."""
+        if not self.clients.is_shared(who.connection):
+            return self.plans[who.connection]
+        plan, is_new = self.clients.join(who.connection, who.peer_id, who.session)
+        if is_new:
+            self.plans[plan.peer.name] = plan
+            self.starter.add(plan)
+            self.table.join(plan.peer.name, who.connection)
+        return plan
+
+    def _on_client_gone(self, plan: PeerPlan) -> None:
+        """Its last session is over: nothing of it stays but children that still receive what is under way."""
+        name = plan.peer.name
+        self.dataplane.drop_waiting(name, DropReason.NO_CHILD)
+        self.paths.forget(name)
+        self.outbound.allow_uniform(name, True)
+        self.table.leave(name)
+        self.starter.remove(name)
+        del self.plans[name], self._attempts[name]
+
     def _on_established(self, event: IkeSaEstablished, now: float) -> None:
-        peer, session = event.connection, event.session
-        plan = self.plans[peer]
+        session, plan = event.session, self._plan_of(event)
+        peer = plan.peer.name
         self._sessions[session] = peer
-        self.addresses.on_established(event)
+        self.addresses.on_established(event, plan.peer)
         self._attempts[peer] = 0
         if event.is_mobile:
             self._mobile.add(session)
@@ -479,7 +517,7 @@ class Node:
         is_uniform = not is_native or (capability is not None and capability.has(UNIFORM_MODEL))
         self.outbound.allow_uniform(peer, is_uniform)
         if is_native:
-            self._state.remember_native(plan.peer.identity)
+            self._state.remember_native(self.plans[event.connection].peer.identity)
         elif plan.peer.selectors is Selectors.NATIVE_OR_PLAIN:
             if plan.peer.identity in self._state.native:
                 _log.error("peer %s was native before and is not now: its IKE SA is deleted", peer)
@@ -523,6 +561,12 @@ class Node:
             self.engine.delete_ike_sa(session, now)
 
     def _on_session_gone(self, event: IkeSaFailed | IkeSaClosed, now: float) -> None:
+        self._end_session(event, now)
+        client = self.clients.leave(event.session)
+        if client is not None:
+            self._on_client_gone(client)
+
+    def _end_session(self, event: IkeSaFailed | IkeSaClosed, now: float) -> None:
         self.addresses.on_gone(event.session)
         self.mismatches.forget(event.session)
         peer = self._sessions.pop(event.session, None)
@@ -578,8 +622,8 @@ class Node:
     # --- children
 
     def _on_child(self, event: ChildSaEstablished, now: float) -> None:
-        plan = self.plans[event.connection]
-        twins = self.children.of_kind(event.connection, event.child.name)
+        plan = self.plans[self._peer_of(event)]
+        twins = self.children.of_kind(plan.peer.name, event.child.name)
         try:
             early = int.from_bytes(self._entropy.octets(2), "big") / 65536
             child = install(
@@ -592,10 +636,12 @@ class Node:
                 is_mobile=event.session in self._mobile,
             )
             child.replaces = event.replaces
+            self._client_routes.add(child)
             self.children.add(child)
         except (EspError, LookupError, ValueError) as error:
-            _log.error("peer %s, child %s: %s", event.connection, event.child.name, error)
-            self.starter.on_child_failed(event.connection, event.child.name, now, detail=str(error))
+            self._client_routes.remove(event.child.spi_in)
+            _log.error("peer %s, child %s: %s", plan.peer.name, event.child.name, error)
+            self.starter.on_child_failed(plan.peer.name, event.child.name, now, detail=str(error))
             self.engine.delete_child(event.session, event.child.spi_in, now)
             return
         if plan.peer.tfc_octets and not child.tfc_octets:
@@ -630,7 +676,12 @@ class Node:
         child.may_send = True
         self.paths.on_child(child, now)
         for serves in child.kind.serves:
-            self.dataplane.flush_waiting(child.peer, serves, now)
+            self._flush_waiting(child.plan, serves, now)
+
+    def _flush_waiting(self, plan: PeerPlan, serves: Serves, now: float) -> None:
+        """What waits for this peer, or for any client of its entry."""
+        for name in filter(None, (plan.peer.name, plan.entry)):
+            self.dataplane.flush_waiting(name, serves, now)
 
     def _send_on_successors(self, spi_in: bytes, now: float) -> None:
         """Nothing leaves by that child any more: those that replace it take over (RFC 7296 2.8)."""
@@ -653,6 +704,7 @@ class Node:
             child.peer, child.kind.name, now, by_peer=event.reason is CloseReason.DELETED_BY_PEER
         )
         self.children.stop_sending(child)
+        self._client_routes.remove(event.spi_in)
         if event.reason in _STILL_UNDER_WAY:
             self.children.close(child, now + RETIRE_S)
         else:
@@ -770,7 +822,7 @@ class Node:
             user = (str(session), change.label_class)
             self._use_route(change.vrf, change.prefix, user, is_there=is_there)
         if is_there:
-            self.dataplane.flush_waiting(peer, (change.vrf, change.label_class), self._now)
+            self._flush_waiting(self.plans[peer], (change.vrf, change.label_class), self._now)
 
     def _set_route(self, vrf: str, prefix: Prefix, user: tuple[str, object], is_there: bool) -> None:
         self._use_route(vrf, prefix, user, is_there=is_there)

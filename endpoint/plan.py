@@ -100,11 +100,15 @@ class ChildPlan:
 
 @dataclass(frozen=True, slots=True)
 class PeerPlan:
-    """A peer with its IKE connection and its children, in the order of the configuration."""
+    """A peer with its IKE connection and its children, in the order of the configuration.
+
+    `entry`: the `[[peer]]` that this client has together with others; the connection is that one's.
+    """
 
     peer: PeerConfig
     connection: Connection
     children: tuple[ChildPlan, ...]
+    entry: str | None = None
 
     def child(self, name: str) -> ChildPlan | None:
         return next((child for child in self.children if child.name == name), None)
@@ -170,7 +174,7 @@ def _plan_peer(config: Config, peer: PeerConfig, wall_clock: Callable[[], float]
         peer_id=parse_peer_name(peer.identity),
         auth=_local_auth(peer.auth),
         peer_auth=tuple(_peer_auth(proof, wall_clock) for proof in peer.peer_auth),
-        is_exclusive=peer.is_several,
+        max_peers=peer.max_clients if peer.is_several else None,
         ike_proposals=peer.ike,
         children=tuple(child.config for child in children),
         local_addresses=local_addresses,

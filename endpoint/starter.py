@@ -108,15 +108,23 @@ class Starter:
 
     def __init__(self, plans: Iterable[PeerPlan]) -> None:
         self.peers: dict[str, PeerState] = {}
-        for plan in plans:
-            is_boot = plan.peer.start is Start.BOOT
-            children = {child.name: ChildState(is_wanted=is_boot) for child in plan.children}
-            self.peers[plan.peer.name] = PeerState(plan, children=children)
         self._pending: dict[str, None] = {}
         """Those of whom something is still wanted: most peers of a large endpoint are at rest."""
-        for peer in self.peers:
-            self._look_at(peer)
         self._is_stopped = False
+        for plan in plans:
+            self.add(plan)
+
+    def add(self, plan: PeerPlan) -> None:
+        """There is one more peer."""
+        is_boot = plan.peer.start is Start.BOOT
+        children = {child.name: ChildState(is_wanted=is_boot) for child in plan.children}
+        self.peers[plan.peer.name] = PeerState(plan, children=children)
+        self._look_at(plan.peer.name)
+
+    def remove(self, peer: str) -> None:
+        """The peer, a client, is gone for good."""
+        del self.peers[peer]
+        self._pending.pop(peer, None)
 
     def stop(self) -> None:
         """Begin nothing any more."""

@@ -6,6 +6,7 @@ Must not know the node's insides beyond what it reads; no secret is in it.
 from __future__ import annotations
 
 import io
+from collections import defaultdict
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from rich.table import Table
 from endpoint.children import Child
 from endpoint.node import Node
 from esp.sa import UNLIMITED
-from ike import Configuration
+from ike import Configuration, SessionSnapshot
 from ike.numbers import NotifyType, name_of
 from ike.proposals import format_proposal
 
@@ -26,7 +27,7 @@ def snapshot(node: Node, now: float, socket_drops: dict[str, int]) -> dict[str, 
     return {
         "identity": node.config.endpoint.identity,
         "addresses": list(node.config.endpoint.addresses),
-        "peers": [_peer(node, name, now) for name in node.plans],
+        "peers": _peers(node, now),
         "labels": [
             {"peer": node.session_peer(exchange.session), "vrf": vrf, "class": label_class, "label": label}
             for exchange in node.labels
@@ -64,16 +65,41 @@ def snapshot(node: Node, now: float, socket_drops: dict[str, int]) -> dict[str, 
     }
 
 
-def _peer(node: Node, name: str, now: float) -> dict[str, Any]:
+def _peers(node: Node, now: float) -> list[dict[str, Any]]:
+    """Each with its sessions and children; the clients of an entry follow it."""
+    sessions: defaultdict[str, list[SessionSnapshot]] = defaultdict(list)
+    children: defaultdict[str, list[Child]] = defaultdict(list)
+    for session in node.engine.sessions():
+        sessions[node.session_peer(session.session) or session.connection].append(session)
+    for child in node.children:
+        children[child.peer].append(child)
+    names = (
+        name
+        for entry, plan in node.plans.items()
+        if plan.entry is None
+        for name in (entry, *node.clients.names(entry))
+    )
+    return [_peer(node, name, sessions[name], children[name], now) for name in names]
+
+
+def _peer(
+    node: Node, name: str, sessions: list[SessionSnapshot], children: list[Child], now: float
+) -> dict[str, Any]:
     state = node.starter.peers[name]
-    sessions = [one for one in node.engine.sessions() if one.connection == name]
+    peer, entry = state.plan.peer, state.plan.entry
     times = {
         child.spi_in: at for one in sessions for child, at in zip(one.children, one.child_times, strict=True)
     }
     return {
         "name": name,
-        "identity": state.plan.peer.identity,
-        "selectors": state.plan.peer.selectors.value,
+        "identity": peer.identity,
+        "entry": entry,
+        "clients": (
+            {"now": len(node.clients.names(name)), "max": peer.max_clients}
+            if entry is None and peer.is_shared
+            else None
+        ),
+        "selectors": peer.selectors.value,
         "path": node.paths.state(name),
         "sessions": [
             {
@@ -117,8 +143,7 @@ def _peer(node: Node, name: str, now: float) -> dict[str, Any]:
                 **_remaining(child, *times.get(child.sa.spi_in, (None, None)), now),
                 "drops": dict(sorted(child.drops.items())),
             }
-            for child in node.children
-            if child.peer == name
+            for child in children
         ],
         "down": [
             {
@@ -184,7 +209,9 @@ def render_status(document: dict[str, Any]) -> str:
     console.print(f"{document['identity']} on {', '.join(document['addresses'])}")
     for peer in document["peers"]:
         console.print(f"\npeer {peer['name']} ({peer['identity']}, {peer['selectors']})")
-        if not peer["sessions"]:
+        if peer["clients"] is not None:
+            console.print(f"  {peer['clients']['now']} clients of at most {peer['clients']['max']}")
+        elif not peer["sessions"]:
             console.print("  no IKE SA")
         for session in peer["sessions"]:
             console.print(

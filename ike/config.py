@@ -210,7 +210,8 @@ class Connection:
     `local_addresses` or `peer_addresses`: any. `peer_id` None: any identity that knows the secret, or that a
     certificate proves. A peer that proves nothing (NullAuth) has no identity: `peer_id` is ID_NULL (RFC 7619 2.2).
     `reauth_s`: authenticate again after that time at the latest; of the other end the same is asked (RFC 4478).
-    `is_exclusive`: of all whom `peer_id` stands for, one at a time; who comes later is refused.
+    `max_peers`: of all whom `peer_id` stands for, so many at a time; who comes later is refused, unless one of them
+    does not answer any more. None: any number.
     `childless`: as initiator leave the child out of IKE_AUTH when the responder offers it (RFC 6023);
     otherwise `first_child` travels in IKE_AUTH. `force_udp` falsifies NAT_DETECTION_SOURCE_IP so that both
     ends encapsulate ESP in UDP; `forbid_udp` sends no NAT detection at all. `fragment_octets`: protected
@@ -248,7 +249,7 @@ class Connection:
     ike_hard_s: float | None = 21600.0
     max_children: int = 64
     peer_auth: tuple[PeerAuth, ...] = ()
-    is_exclusive: bool = False
+    max_peers: int | None = None
     reauth_s: float | None = None
     request_addresses: tuple[IPv4Address | IPv6Address, ...] = ()
     assigns_addresses: bool = False

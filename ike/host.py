@@ -6,7 +6,7 @@ Must not know exchanges; it keeps what several IKE SAs share and decides nothing
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,11 @@ Configure = Callable[[AddressRequest], Configuration | None]
 Rewrite = Callable[[Message], Iterable[Message | SealedBody]]
 
 
+def place_key(peer: Identity, session: int) -> Hashable:
+    """Equal for the sessions of one identity; each session of nobody in particular is one of its own."""
+    return (None, session) if peer == Identity.null() else (identity_key(peer), 0)
+
+
 class Host:
     """Everything here is open to the IKE SAs and sessions of one engine."""
 
@@ -67,6 +72,8 @@ class Host:
         self.sessions: dict[int, Session] = {}
         """Those with a connection: ours from the start, the peer's once it is authenticated."""
         self._of_peer: defaultdict[Hashable, dict[int, Session]] = defaultdict(dict)
+        self._places: defaultdict[str, dict[Hashable, dict[int, Session]]] = defaultdict(dict)
+        """Of the connections that only so many peers may have at a time: who has them."""
         self.half_open: dict[bytes, IkeSa] = {}
         """SHA-256 of an IKE_SA_INIT request -> what it made, while nobody is authenticated (RFC 7296 2.1)."""
         self.completed_inits: set[bytes] = set()
@@ -77,7 +84,7 @@ class Host:
         self.local_addresses: tuple[str, ...] = ()
         """Those that can be used now, as far as the owner has told; else the connections' are taken to be there."""
         self.now = 0.0
-        """The time that the owner has told last, for records alone."""
+        """The time that the owner has told last: for records, and for whom none is handed on to."""
         self.subscribers: list[Subscriber] = []
         self._ike_sas: dict[tuple[bytes, bytes], IkeSa] = {}
         self._child_spis: dict[bytes, Session] = {}
@@ -92,15 +99,29 @@ class Host:
 
     def note_peer(self, session: Session) -> None:
         """The peer of a session is known."""
-        if session.peer_id is not None:
-            self._of_peer[identity_key(session.peer_id)][session.number] = session
+        if session.peer_id is None:
+            return
+        self._of_peer[identity_key(session.peer_id)][session.number] = session
+        if session.connection is not None and session.connection.max_peers is not None:
+            places = self._places[session.connection.name]
+            places.setdefault(place_key(session.peer_id, session.number), {})[session.number] = session
 
     def sessions_with(self, peer: Identity) -> tuple[Session, ...]:
         """The established sessions whose peer has proved this identity."""
         return tuple(self._of_peer.get(identity_key(peer), {}).values())
 
+    def places(self, connection: Connection) -> Mapping[Hashable, dict[int, Session]]:
+        """Who has a place of a connection with `max_peers`: `place_key` -> sessions."""
+        return self._places.get(connection.name, {})
+
     def forget_session(self, session: Session) -> None:
         self.sessions.pop(session.number, None)
+        if session.peer_id is not None and session.connection is not None:
+            places = self._places.get(session.connection.name, {})
+            place = places.get(key := place_key(session.peer_id, session.number), {})
+            place.pop(session.number, None)
+            if not place:
+                places.pop(key, None)
         if session.peer_id is not None:
             key = identity_key(session.peer_id)
             self._of_peer[key].pop(session.number, None)

@@ -23,6 +23,8 @@ __all__ = ["ONE_WAY_S", "Liveness"]
 
 ONE_WAY_S = 10.0
 """How long ESP may go one way before we ask; never longer than `liveness_s`."""
+SILENT_TRIES = 2
+"""Retransmissions in a row: some three seconds."""
 
 
 class Liveness:
@@ -30,20 +32,31 @@ class Liveness:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._heard_at = 0.0
+        self.heard_at = 0.0
+        self._unanswered_tries = 0
         self._unanswered_since: float | None = None
         """When the first ESP left after the peer was last heard."""
 
     def begin(self, now: float) -> None:
         """The session is established."""
-        self._heard_at = now
+        self.heard_at = now
         if self._liveness_s is not None:
             self._set_timer(now)
 
     def heard(self, now: float) -> None:
         """Something authentic came, over IKE or ESP."""
-        self._heard_at = max(self._heard_at, now)
+        self.heard_at = max(self.heard_at, now)
+        self._unanswered_tries = 0
         self._unanswered_since = None
+
+    def note_retransmission(self) -> None:
+        """A request had no answer in time."""
+        self._unanswered_tries += 1
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the peer probably is gone: request and retransmissions were not answered, and nothing else came."""
+        return self._unanswered_tries >= SILENT_TRIES
 
     def note_esp_sent(self, now: float) -> None:
         if self._unanswered_since is None:
@@ -59,13 +72,13 @@ class Liveness:
         if liveness_s is None:
             return
         one_way_since = now if self._unanswered_since is None else self._unanswered_since
-        if self._heard_at + liveness_s <= now or one_way_since + self._one_way_s <= now:
+        if self.heard_at + liveness_s <= now or one_way_since + self._one_way_s <= now:
             self.check()
         self._set_timer(now)
 
     def _set_timer(self, now: float) -> None:
         """The next look: not at every packet, so one-way traffic is found within twice ONE_WAY_S."""
-        silent_at = self._heard_at + (self._liveness_s or 0.0)
+        silent_at = self.heard_at + (self._liveness_s or 0.0)
         at = min(silent_at if silent_at > now else now + self._one_way_s, now + self._one_way_s)
         self._session.host.timers.set(at, TimerKind.LIVENESS, self._session)
 

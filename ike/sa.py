@@ -561,6 +561,7 @@ class IkeSa:
             tries = min(tries, REPLACED_TRIES)
         if request.transmissions < tries:
             request.transmissions += 1
+            self.session.liveness.note_retransmission()
             detail = f"transmission {request.transmissions} of at most {tries}"
             self.host.note(LifeKind.RETRANSMISSION, detail, sa=self, message_id=message_id)
             self.session.location.probe(request.datagrams, request.transmissions)

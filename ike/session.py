@@ -35,6 +35,7 @@ from ike.limits import RateLimit
 from ike.liveness import Liveness
 from ike.location import Location
 from ike.numbers import ExchangeType
+from ike.places import make_room
 from ike.states import IkeSaState, is_redundant
 from ike.timers import TimerKind
 from ike.waiting import RequestQueue
@@ -217,6 +218,7 @@ class Session:
         self.host.note_peer(self)
         self.location.begin(what.peer_addresses, now)
         self._end_other_sessions(now, is_only_one=what.is_only_one)
+        make_room(self, now)
         self.host.emit(
             IkeSaEstablished(
                 session=self.number,

@@ -55,11 +55,30 @@ class ForwardingTable:
 
     def __init__(self, preference: Sequence[str] = (), unlabelled: Collection[str] = ()) -> None:
         self.version = 0
-        self._rank = {peer: number for number, peer in enumerate(preference)}
-        self._unlabelled = frozenset(unlabelled)
+        self._rank: dict[str, float] = {peer: number for number, peer in enumerate(preference)}
+        self._unlabelled = set(unlabelled)
+        self._group: dict[str, str] = {}
         self._routes: dict[ClassKey, PrefixTable[tuple[Route, ...]]] = {}
         self._vrf_labels: dict[tuple[str, ClassKey], int] = {}
         self._candidates: dict[ClassKey, PrefixTable[tuple[str, ...]]] = {}
+
+    def join(self, peer: str, group: str) -> None:
+        """`peer` is one of several that have the place of `group`: what is said of it holds for each.
+
+        Its own routes win over those of the group as such.
+        """
+        self.version += 1
+        self._group[peer] = group
+        self._rank[peer] = self._rank.get(group, len(self._rank)) - 0.5
+        if group in self._unlabelled:
+            self._unlabelled.add(peer)
+
+    def leave(self, peer: str) -> None:
+        """It is gone; who has added its routes has removed them."""
+        self.version += 1
+        self._group.pop(peer, None)
+        self._rank.pop(peer, None)
+        self._unlabelled.discard(peer)
 
     def add(
         self,
@@ -123,7 +142,7 @@ class ForwardingTable:
     def route(
         self, vrf: str, label_class: ClassId, destination: bytes, peer: str | None = None
     ) -> Route | DropReason:
-        """The route of the longest prefix for a packed address, among those of one peer if given.
+        """The route of the longest prefix for a packed address, among those of one peer or group if given.
 
         NO_LABEL: somebody may serve it but has no label for it, see `candidate`. NO_ROUTE: nobody may.
         """
@@ -168,7 +187,7 @@ class ForwardingTable:
         if peer is None:
             return table.lookup(destination) or ()
         for routes in table.matches(destination):
-            of_peer = [route for route in routes if route.peer == peer]
+            of_peer = [route for route in routes if peer in (route.peer, self._group.get(route.peer))]
             if of_peer:
                 return of_peer
         return ()
@@ -185,10 +204,10 @@ class ForwardingTable:
         else:
             del table[prefix]
 
-    def _peer_order(self, peer: str) -> tuple[int, str]:
+    def _peer_order(self, peer: str) -> tuple[float, str]:
         return self._rank.get(peer, len(self._rank)), peer
 
-    def _order(self, route: Route) -> tuple[tuple[int, str], bool]:
+    def _order(self, route: Route) -> tuple[tuple[float, str], bool]:
         return self._peer_order(route.peer), route.source != "static"
 
 

@@ -343,6 +343,7 @@ class PeerConfig:
     peer_auth: tuple[PeerAuthConfig, ...] = ()
     pool: str | None = None  # the peer asks us for its address
     virtual_ip: bool = False  # we ask the peer for ours
+    max_clients: int = 1  # of all whom a wildcard identity stands for, so many at a time
 
     @property
     def proofs(self) -> tuple[PeerAuthConfig, ...]:
@@ -353,6 +354,27 @@ class PeerConfig:
         """Whether its identity stands for more than one peer, or for nobody in particular."""
         name = parse_peer_name(self.identity)
         return isinstance(name, IdentityPattern) or name == Identity.null()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several clients have it at a time, each with SAs, routes and labels of its own."""
+        return self.max_clients > 1
+
+    @property
+    def why_not_shared(self) -> str:
+        """What keeps several clients from having it at a time; empty if nothing does."""
+        if not self.identity or not self.is_several:
+            return "the identity is that of one peer"
+        if self.identity == "null":
+            return "peers without identity cannot be told apart"
+        if not self.is_any:
+            return 'many clients are at many addresses: addresses is not ["any"]'
+        if any(vrf.route_based or vrf.routes or vrf.labels or vrf.addresses for vrf in self.vrfs):
+            return "labels, routes or addresses of [[peer.vrf]], and route_based, are for one peer"
+        is_plain_ip = self.encapsulation is Encapsulation.NONE and self.mode is Mode.TUNNEL
+        if self.selectors is not Selectors.NATIVE and not is_plain_ip:
+            return 'only selectors = "native", or plain IP in tunnel mode, tell clients apart'
+        return ""
 
     @property
     def is_any(self) -> bool:

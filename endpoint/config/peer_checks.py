@@ -101,6 +101,8 @@ def _check_settings(report: Report, peer: PeerConfig, path: Path) -> None:
     if peer.gre != NO_GRE_OPTIONS and peer.encapsulation is not Encapsulation.MPLS_IN_GRE:
         message = 'means something with encapsulation = "mpls-in-gre" only'
         report.error((*path, "gre"), message, "leave it away")
+    if peer.is_shared and (why := peer.why_not_shared):
+        report.error((*path, "max_clients"), f"{peer.max_clients} clients cannot share it: {why}", "write 1")
     if not peer.vrfs:
         report.warn(path, "the peer may use no VRF", "add [[peer.vrf]] with a name")
     paired = [vrf for vrf in peer.vrfs if vrf.addresses]

@@ -5,6 +5,7 @@ Knows nothing of files: secrets come from a source handed in. Placeholders stand
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from endpoint.config.model import (
     DEFAULT_LIVENESS_S,
@@ -48,6 +49,7 @@ from mpls.models import Ecn
 
 DEFAULT_IKE = "aes256gcm16-prfsha384-x25519"
 DEFAULT_ESP = "aes256gcm16"
+DEFAULT_MAX_CLIENTS, HIGHEST_MAX_CLIENTS = 256, 10_000
 
 
 def read_peer(table: Table, vrfs: Mapping[str, VrfConfig], secrets: SecretSource) -> PeerConfig:
@@ -96,7 +98,10 @@ def read_peer(table: Table, vrfs: Mapping[str, VrfConfig], secrets: SecretSource
         pool=table.value("pool", parse_name, None),
         virtual_ip=table.boolean("virtual_ip", False),
         mobike=table.boolean("mobike", mode is Mode.TUNNEL),
+        max_clients=table.integer("max_clients", 0, 1, HIGHEST_MAX_CLIENTS),
     )
+    if not peer.max_clients:
+        peer = replace(peer, max_clients=1 if peer.why_not_shared else DEFAULT_MAX_CLIENTS)
     table.close()
     return peer
 

@@ -43,6 +43,7 @@ from ike.exchanges.refusal import Refused, refusal_event
 from ike.exchanges.schema import Story
 from ike.identities import identity_key, specificity, stands_for
 from ike.numbers import AuthMethod, ExchangeType, NotifyType, name_of
+from ike.places import why_no_place
 from ike.proposals import select_proposal
 from ike.wire.identity import Identity
 from ike.wire.message import Message
@@ -139,7 +140,7 @@ class Authenticate(Exchange):
         if not isinstance(wanted, Identity) and specificity(wanted) < _most_specific(_meant(sa, peer_id)):
             return f"{peer_id.text()} has a connection of its own"
         failure = verify_auth(sa, self._connection.proofs, idr, auth, message)
-        return failure or _why_taken(sa, self._connection, peer_id)
+        return failure or why_no_place(sa.host, self._connection, peer_id)
 
     def _with_child(self, sa: IkeSa, message: Message, established: Establish) -> Outcome:
         """The IKE SA is up whatever becomes of the child (RFC 7296 1.2)."""
@@ -205,21 +206,6 @@ def _proven_identity(identity: IdPayload, auth: AuthPayload) -> Identity:
     return Identity.null() if auth.method == AuthMethod.NULL else identity.identity
 
 
-def _why_taken(sa: IkeSa, connection: Connection, peer_id: Identity) -> str:
-    """Why an exclusive connection is not for this peer now, who is authenticated; empty if it is.
-
-    Nobody in particular (ID_NULL) is never the same peer as before.
-    """
-    if not connection.is_exclusive:
-        return ""
-    for other in sa.host.sessions.values():
-        if other.connection is not connection or other.established_at is None or other.peer_id is None:
-            continue
-        if peer_id == Identity.null() or identity_key(other.peer_id) != identity_key(peer_id):
-            return f"{other.peer_id.text()} at {other.current.path.peer[0]} has the place of {peer_id.text()}"
-    return ""
-
-
 def _knows_peer(sa: IkeSa, connection: Connection) -> bool:
     """Whether another IKE SA of these identities is up, so that this one is not the first contact.
 
@@ -253,7 +239,8 @@ def respond_auth(sa: IkeSa, message: Message) -> Outcome:
     if connection is None:
         return _authentication_failed(f"no connection for {peer_id.text()} at {sa.path.peer[0]}", None)
     failure = verify_auth(sa, connection.proofs, idi, auth, message)
-    failure = failure or why_no_auth(connection.auth, sa.peer_hashes) or _why_taken(sa, connection, peer_id)
+    failure = failure or why_no_auth(connection.auth, sa.peer_hashes)
+    failure = failure or why_no_place(sa.host, connection, peer_id)
     if failure:
         return _authentication_failed(failure, connection)
     idr = IdrPayload(connection.local_id)

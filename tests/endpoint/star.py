@@ -9,6 +9,7 @@ from endpoint.dataplane import EspArrival
 from endpoint.node import Node, Observers
 from ike import Datagram, Path
 from ike.testing.entropy import ScriptedEntropy
+from ike.testing.link import Nat
 
 DELAY_S = 0.001
 
@@ -26,10 +27,16 @@ class Member:
 
 
 class Star:
-    """Nodes by address; what is sent to an address arrives there a millisecond later."""
+    """Nodes by address; what is sent to an address arrives there a millisecond later.
 
-    def __init__(self, *configs: Config) -> None:
+    `nats` are boxes in front of one node each; several may have one outside address. From and to the `absent`
+    addresses nothing goes.
+    """
+
+    def __init__(self, *configs: Config, nats: Sequence[Nat] = ()) -> None:
         self.now = 1000.0
+        self.nats = nats
+        self.absent: set[str] = set()
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self.members: dict[str, Member] = {}
@@ -50,11 +57,30 @@ class Star:
             config,
             _Underlay(self),
             lambda attachment, packets: delivered.extend((attachment, one) for one in packets),
-            entropy=ScriptedEntropy(address),
+            entropy=ScriptedEntropy(f"{address}{self._count or ''}"),
             epoch=1,
             observers=Observers(route=on_route),
         )
         return Member(node, delivered, routes)
+
+    def restart(self, address: str, config: Config) -> None:
+        """The process was killed and begins anew: all that it knew is gone."""
+        self._count += 1
+        self.members[address] = self._make(address, config)
+        self.members[address].node.start(self.now)
+
+    def arrival(self, path: Path) -> tuple[Member, Path] | None:
+        """Who gets what was sent along `path`, and the path as he sees it."""
+        source, target = path.local, path.peer
+        for nat in self.nats:
+            if source[0] == nat.inside:
+                source, target = nat.translate(source, target) or (source, target)
+        ends = [nat.translate(source, target) for nat in self.nats if target[0] == nat.outside]
+        source, target = next((one for one in ends if one is not None), (source, target))
+        to = self.members.get(target[0])
+        if to is None or self.absent & {path.local[0], target[0]}:
+            return None
+        return to, Path(target, source)
 
     def send(self, address: str, attachment: str, *packets: bytes) -> None:
         """Something on the inside of a node sends."""
@@ -88,9 +114,9 @@ class _Underlay:
         self._star = star
 
     def send_ike(self, datagram: Datagram) -> None:
-        path = Path(datagram.path.peer, datagram.path.local)
-        to = self._star.members.get(path.local[0])
-        if to is not None and not datagram.is_keepalive:
+        found = self._star.arrival(datagram.path)
+        if found is not None and not datagram.is_keepalive:
+            to, path = found
             self._star.carry(lambda: to.node.receive_ike(datagram.data, path, self._star.now))
 
     def send_esp(
@@ -103,7 +129,8 @@ class _Underlay:
         ttl: int = 0,
         may_fragment: bool = False,
     ) -> None:
-        to = self._star.members.get(path.peer[0])
-        if to is not None:
-            arrived = [EspArrival(packets, (path.local[0], path.local[1] if udp else 0), path.peer[0])]
+        found = self._star.arrival(path)
+        if found is not None:
+            to, seen = found
+            arrived = [EspArrival(packets, seen.peer if udp else (seen.peer[0], 0), seen.local[0])]
             self._star.carry(lambda: to.node.receive_esp(arrived, self._star.now))

@@ -229,7 +229,7 @@ def test_no_proof_is_read_for_a_peer_without_identity() -> None:
     connection = plan_peers(parse(text))[0].connection
     assert (connection.auth, connection.proofs) == (NullAuth(), (NullAuth(),))
     assert connection.local_id == connection.peer_id == Identity.null()
-    assert connection.is_exclusive
+    assert connection.max_peers == 1
 
 
 def test_peer_may_prove_itself_by_other_means_than_we() -> None:

@@ -350,7 +350,7 @@ def test_initiator_takes_nobody_for_many_who_has_a_connection_of_its_own() -> No
 
 def test_exclusive_connection_is_for_one_at_a_time() -> None:
     pair = pair_with(Means(PskAuth(PSK)), Means(PskAuth(PSK)))
-    several(pair, connection_of(pair, peer_id=parse_peer_name("*.example"), is_exclusive=True))
+    several(pair, connection_of(pair, peer_id=parse_peer_name("*.example"), max_peers=1))
     connect(pair)
     (connection,) = pair.left.engine._host.connections
     pair.restart(pair.left, [replace(connection, local_id=Identity.fqdn("other.example"))])
