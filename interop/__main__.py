@@ -15,7 +15,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,11 @@ from .report import summary
 
 STATE = Path("/run/mplsec-lab")
 CASE_LIMIT_S = 180
+SECONDS = "seconds.json"
 LANES = 3
+"""One more than the lab's two processors: cases wait half of their time. Patient ones have a lane beside these."""
 MAX_AGAIN = 5
-"""A guest beside two others may lose seconds of its time: so few failures are looked at again, one by one."""
-"""One more than the lab's two processors: cases wait most of their time."""
+"""So few failures are looked at again, one by one."""
 WITHOUT_ROOT = """the interop lab needs root: network namespaces, TUN devices, guests, containers.
 Without it: make demo (both sides are ours), and make test, which judges the captures that the lab kept."""
 WITHOUT_DOCKER = "without Docker run the guests, make interop ONLY='linux-pe*', and ONLY='demo*'"
@@ -109,8 +110,12 @@ def run_cases(cases: list[Case], report: Path, lanes: int) -> int:
                     print_failure(result, folder / case.name)
 
             stack.callback(remove_leftovers)
-            for outcome in stack.enter_context(Lanes(lanes, work)).results(by_length(cases, report)):
+            order = by_length(cases, read_seconds())
+            aside = [number for number in order if cases[number].is_patient] if lanes > 1 else []
+            busy = [number for number in order if number not in aside]
+            for outcome in stack.enter_context(Lanes(lanes + bool(aside), work)).results(busy, aside):
                 note(outcome)
+            keep_seconds(list(results.values()))
             failed = [number for number, result in results.items() if result["result"] == "failed"]
             if lanes > 1 and len(failed) <= MAX_AGAIN:
                 for number in failed:
@@ -128,12 +133,25 @@ def second_attempt(outcome: Outcome, first: dict[str, Any]) -> Outcome:
     return outcome
 
 
-def by_length(cases: list[Case], report: Path) -> list[int]:
-    """The numbers of the cases, those first that took longest in the last run: so the lanes end together."""
-    seconds: dict[str, float] = {}
-    if report.exists():
-        seconds = {result["name"]: result["seconds"] for result in json.loads(report.read_text())}
+def by_length(cases: list[Case], seconds: Mapping[str, float]) -> list[int]:
+    """The numbers of the cases, those first that took longest when they last ran: so the lanes end together."""
     return sorted(range(len(cases)), key=lambda number: -seconds.get(cases[number].name, math.inf))
+
+
+def read_seconds() -> dict[str, float]:
+    """How long each case took when it last ran on this machine."""
+    file = cache_folder() / SECONDS
+    seconds: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
+    return seconds
+
+
+def keep_seconds(results: list[dict[str, Any]]) -> None:
+    """Remember how long the cases took, beside those that did not run now."""
+    seconds = read_seconds() | {result["name"]: result["seconds"] for result in results}
+    file = cache_folder() / SECONDS
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(seconds, indent=1))
+    partial.rename(file)
 
 
 @contextlib.contextmanager

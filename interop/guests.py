@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import itertools
 import os
 import re
 import secrets
@@ -18,7 +19,10 @@ from pathlib import Path
 
 from .processes import CommandError, LabError, environment, in_namespace, kill_group, tail
 
+IP_LINE = r"^ip ((?:-n \S+ |-f \S+ |-6 )*)"
 INIT = Path(__file__).with_name("guest-init")
+NOT_AT_BOOT = "raid6_select_algo,calibrate_xor_blocks"
+"""The kernel measures for almost a second of processor time which of its RAID code is quickest, unless told not to."""
 
 
 class Guest:
@@ -55,7 +59,7 @@ class Guest:
         command: list[str | Path] = [
             kernel / "usr/bin/linux.uml",
             f"mem={memory}",
-            *("con=null", "con0=fd:0,fd:1", "console=tty0", "quiet"),
+            *("con=null", "con0=fd:0,fd:1", "console=tty0", "quiet", f"initcall_blacklist={NOT_AT_BOOT}"),
             f"umid={name}",
             f"uml_dir={state}",
             *("root=/dev/root", "rootfstype=hostfs", f"rootflags={root}", "ro", f"init={install_init(root)}"),
@@ -102,6 +106,10 @@ class Guest:
             raise CommandError(f"guest {self.name}: {script.strip()}: exit code {code}\n{tail(output)}")
         return output
 
+    def setup(self, script: str) -> None:
+        """Run a shell script of many lines of `ip` and `sysctl -qw` with few programs; the first error ends it."""
+        self.sh("set -e\n" + in_few_programs(script))
+
     def stop(self) -> None:
         """Power off; kill what does not end by itself. Harmless when already ended."""
         if self._log.closed:
@@ -132,6 +140,36 @@ class Guest:
         output = self._pending[: found.start()].decode(errors="replace").replace("\r", "")
         self._pending = self._pending[found.end() :]
         return output, found[1].decode()
+
+
+def in_few_programs(script: str) -> str:
+    """The same script: lines of `ip` that follow each other go to one `ip -batch`, and `sysctl -qw` to the files.
+
+    The start of a program is what takes time in a guest.
+    """
+    lines: list[str] = []
+    batches = itertools.groupby(script.splitlines(), key=_batch_of)
+    for options, group in batches:
+        if options is None:
+            lines += [_written_setting(line) for line in group]
+        else:
+            commands = [re.sub(IP_LINE, "", line) for line in group]
+            lines += [f"ip {options}-batch - <<'END'", *commands, "END"]
+    return "\n".join(lines) + "\n"
+
+
+def _batch_of(line: str) -> str | None:
+    """The options of a line that is nothing but one call of `ip`; None for another line."""
+    found = re.match(IP_LINE, line)
+    return found[1] if found and not set(line) & set("$;&|<>'\"") else None
+
+
+def _written_setting(line: str) -> str:
+    """`sysctl -qw NAME=VALUE …` as words of the shell; another line as it is."""
+    if not line.startswith("sysctl -qw "):
+        return line
+    pairs = [word.split("=") for word in line.split()[2:]]
+    return "\n".join(f"echo {value} >/proc/sys/{name.replace('.', '/')}" for name, value in pairs)
 
 
 def _hardware_address(name: str, card: int) -> str:

@@ -56,13 +56,16 @@ class Lanes(Generic[Result]):
             process.kill()
             process.join()
 
-    def results(self, numbers: Sequence[int]) -> Iterator[Result]:
-        """The result of each number, as they are done. `LabError` when a lane ends by itself."""
-        left = iter(numbers)
+    def results(self, numbers: Sequence[int], aside: Sequence[int] = ()) -> Iterator[Result]:
+        """The result of each number, as they are done. `LabError` when a lane ends by itself.
+
+        aside   numbers that are left to the last lane, which then does no others
+        """
+        left, left_aside = iter(numbers), iter(aside)
         busy: list[Pipe] = []
 
         def give(pipe: Pipe) -> None:
-            number = next(left, None)
+            number = next(left_aside if aside and pipe is self._pipes[-1] else left, None)
             if number is not None:
                 pipe.send(number)
                 busy.append(pipe)

@@ -131,6 +131,8 @@ class Case(ABC):
     may_be_malformed = False
     """Whether tshark is known not to understand what is on the wire."""
     needs_docker = True
+    is_patient = False
+    """Whether it does nothing but wait for most of its time."""
     topology = "direct"
     """What lies between us and the peer: a name in topologies.py."""
 

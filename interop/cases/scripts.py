@@ -59,6 +59,7 @@ class ScriptsCase(Case):
     """All scripts against one gateway."""
 
     role = "initiator"
+    is_patient = True
     feature = "the scripts of a peer that misbehaves: each gets an answer, and the gateway serves afterwards"
 
     @abstractmethod
@@ -132,8 +133,9 @@ def shipped_scripts() -> list[str]:
 
 
 class _Charon:
-    def __init__(self, container: SwanContainer, connection: Connection, child: str) -> None:
-        self._charon, self._child = container.start_strongswan(connection), child
+    def __init__(self, container: SwanContainer, connection: Connection, child: str, settings: str) -> None:
+        self._charon = container.start_strongswan(connection, settings=settings)
+        self._child = child
 
     @property
     def version(self) -> str:
@@ -169,13 +171,14 @@ class StrongSwanScripts(ScriptsCase):
             connection = replace(
                 self._base.connection(names), more=("local_port = 4500", "remote_port = 4500")
             )
-            yield _Charon(container, connection, self._base.their_child)
+            yield _Charon(container, connection, self._base.their_child, "retransmit_timeout = 1.0")
 
 
 class _Pluto:
     def __init__(self, linux: LinuxPe) -> None:
         protocol = ("type=transport", "leftprotoport=137", "rightprotoport=137", "pfs=no")
-        self._pluto = Libreswan(linux, Conn(*NAMES, more=protocol))
+        patience = "retransmit-timeout=15s"
+        self._pluto = Libreswan(linux, Conn(*NAMES, more=(*protocol, patience)))
         self._linux = linux
 
     @property

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from ..containers import Container, ContainerDaemon
-from ..networks import Network
+from ..networks import Network, ip
 from ..packages import strongswan_root
 from ..processes import LabError, wait_until
 from .linux_pe import received
@@ -45,7 +45,8 @@ class SwanContainer(Container):
             namespace = network.adopt(f"swan-{suite}", self.pid)
             addresses = [f"{self.address}/24", *([f"{self.address_ipv6}/64"] if network.has_ipv6 else [])]
             network.plug(namespace, "swan", *addresses)
-            self.sh(f"ip addr add {self.customer}/24 dev lo; ip addr add {self.tunnel_end}/32 dev lo")
+            for inside in (f"{self.customer}/24", f"{self.tunnel_end}/32"):
+                ip("addr", "add", inside, "dev", "lo", netns=namespace)
         except BaseException:
             self.__exit__()
             raise

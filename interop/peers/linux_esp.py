@@ -67,8 +67,8 @@ class LinuxEsp(Guest):
             lines += [f"ip addr add {own} dev lo", f"ip route add {ours} dev vec0"]
         setup = "\n".join(lines)
         try:
-            self.sh(f"""set -e
-sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv6.conf.default.autoconf=0 net.ipv6.conf.default.accept_ra=0
+            self.setup(f"""sysctl -qw net.ipv4.conf.all.rp_filter=0
+sysctl -qw net.ipv6.conf.default.autoconf=0 net.ipv6.conf.default.accept_ra=0
 ip link set lo up
 ip link set vec0 addrgenmode none
 ip link set vec0 up
@@ -107,7 +107,7 @@ while ! grep -q open /share/open_nat_port.log; do sleep 0.05; done
         ):
             template = f"tmpl {outer} proto esp reqid 1 mode {mode}"
             lines.append(f"ip xfrm policy add {ends} {protocol.format(kind)} dir {way} {template}")
-        self.sh("set -e\n" + "\n".join(lines))
+        self.setup("\n".join(lines))
 
     def count(self) -> tuple[str, dict[str, int]]:
         """`ip -s xfrm state`, and the error counters since the start that are not zero."""

@@ -62,8 +62,7 @@ class LinuxPe(Guest):
         )
         tunnel = "gre" if encapsulation == "mpls-in-gre" else "ipip mode mplsip"
         try:
-            self.sh(f"""set -e
-sysctl -qw net.ipv4.ip_forward=1 net.mpls.platform_labels=1000 net.ipv4.conf.all.rp_filter=0
+            self.setup(f"""sysctl -qw net.ipv4.ip_forward=1 net.mpls.platform_labels=1000 net.ipv4.conf.all.rp_filter=0
 sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
 ip link set vec0 up
 ip addr add {self.address}/24 dev vec0
@@ -73,15 +72,15 @@ ip netns add customer
 ip link add customer0 type veth peer name eth0 netns customer
 ip link set customer0 master red up
 ip addr add 10.2.0.1/24 dev customer0
+ip link add tunnel type {tunnel} local {self.address} remote {peer} ttl 64
+ip link set tunnel up mtu 1400
+ip route add vrf red 10.1.0.0/24 encap mpls 101 dev tunnel
+ip -f mpls route add 102 dev red
 ip -n customer link set lo up
 ip -n customer addr add {self.customer}/24 dev eth0
 ip -n customer link set eth0 up
 ip -n customer route add default via 10.2.0.1
-ip -f mpls route add 102 dev red
-ip link add tunnel type {tunnel} local {self.address} remote {peer} ttl 64
-ip link set tunnel up mtu 1400
 sysctl -qw net.mpls.conf.tunnel.input=1
-ip route add vrf red 10.1.0.0/24 encap mpls 101 dev tunnel
 """)
         except BaseException:
             self.stop()
@@ -89,8 +88,7 @@ ip route add vrf red 10.1.0.0/24 encap mpls 101 dev tunnel
 
     def move_to_ipv6(self, *, local: str, peer: str) -> None:
         """An underlay of IPv6 instead: the tunnel carries MPLS as next header 137 between these addresses."""
-        self.sh(f"""set -e
-modprobe -a ip6_tunnel tunnel6 xfrm6_tunnel esp6
+        self.setup(f"""modprobe -a ip6_tunnel tunnel6 xfrm6_tunnel esp6
 for card in all default vec0; do sysctl -qw net.ipv6.conf.$card.disable_ipv6=0; done
 ip addr add {local}/64 dev vec0 nodad
 ip link del tunnel
@@ -108,8 +106,7 @@ ip route add vrf red 10.1.0.0/24 encap mpls 101 dev tunnel
         Gold is what a customer sends with DSCP EF: a route for TOS 0x18, since the kernel looks at the bits
         0x1c of the octet alone. The second device to the same peer has to be bound to a link.
         """
-        self.sh(f"""set -e
-ip link set tunnel type ipip fwmark {marks["standard"]:#x}
+        self.setup(f"""ip link set tunnel type ipip fwmark {marks["standard"]:#x}
 ip link add gold type ipip mode mplsip local {self.address} remote {peer} dev vec0 ttl 64 fwmark {marks["gold"]:#x}
 ip link set gold up mtu 1400
 sysctl -qw net.mpls.conf.gold.input=1

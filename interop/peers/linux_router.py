@@ -57,8 +57,7 @@ class LinuxRouter(Guest):
             "mpls-in-gre": (f"ip link add tunnel type gre {ends}", "tunnel", "dev tunnel"),
         }[link]
         try:
-            self.sh(f"""set -e
-sysctl -qw net.mpls.platform_labels=1000 net.ipv4.conf.all.rp_filter=0
+            self.setup(f"""sysctl -qw net.mpls.platform_labels=1000 net.ipv4.conf.all.rp_filter=0
 sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
 ip link set lo up
 ip addr add {customer}/32 dev lo

@@ -90,8 +90,7 @@ class LinuxVrfs(LinuxPe):
         try:
             # Without link-local addresses there is no chatter of IPv6, neither on the wire nor in the tunnels; toward
             # the customers there has to be one, from which they are solicited.
-            self.sh(f"""set -e
-modprobe -a esp6 tunnel6 xfrm6_tunnel ip6_tunnel ip6_gre
+            self.setup(f"""modprobe -a esp6 tunnel6 xfrm6_tunnel ip6_tunnel ip6_gre
 ip link del tunnel
 ip -f mpls route del 102
 ip link set vec0 addrgenmode none

@@ -6,6 +6,7 @@ Must not know: what is inside.
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import subprocess
 import sys
@@ -77,7 +78,7 @@ class Mplsec:
 
     @property
     def version(self) -> str:
-        return run([COMMAND, "version"]).stdout.strip()
+        return our_version()
 
     def initiate(self, peer: str) -> str:
         """`mplsec initiate PEER`; what it printed, `CommandError` when it failed."""
@@ -143,6 +144,12 @@ class Mplsec:
     def _run(self, name: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         argv: list[str | Path] = [COMMAND, name, *arguments, "--control", self._control]
         return run(argv, netns=self.netns, timeout_s=45, check=check)
+
+
+@functools.cache
+def our_version() -> str:
+    """What `mplsec version` prints."""
+    return run([COMMAND, "version"]).stdout.strip()
 
 
 def in_use(status: Any) -> list[dict[str, Any]]:

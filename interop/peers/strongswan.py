@@ -19,6 +19,7 @@ FEW_PLUGINS = (
     "kernel-netlink socket-default vici"
 )
 SUITE = "aes256gcm16-prfsha384-x25519"
+CONTROL = "/run/charon.vici"
 SETTINGS = "STRONGSWAN_CONF=/share/strongswan.conf"
 
 
@@ -175,7 +176,8 @@ class StrongSwan:
 
     def start(self) -> None:
         """Run charon and hand it the configuration."""
-        self.machine.sh(f"{SETTINGS} setsid /usr/lib/ipsec/charon >>/share/charon.out 2>&1 &")
+        self.machine.sh(f"""{SETTINGS} setsid /usr/lib/ipsec/charon >>/share/charon.out 2>&1 &
+for _ in $(seq 100); do [ -S {CONTROL} ] && break; sleep 0.05; done""")
         self._load()
 
     def reconfigure(self, connection: Connection) -> None:
@@ -188,7 +190,7 @@ class StrongSwan:
         """End charon as a crash does, and wait until it is gone (a zombie has no `exe`)."""
         self.machine.sh(
             "pid=$(cat /run/charon.pid); kill -9 $pid; while [ -e /proc/$pid/exe ]; do sleep 0.05; done\n"
-            "rm -f /run/charon.pid /run/charon.vici"
+            f"rm -f /run/charon.pid {CONTROL}"
         )
 
     def ike_sas(self) -> list[dict[str, object]]:

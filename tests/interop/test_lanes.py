@@ -32,6 +32,14 @@ def test_every_number_is_worked_on_once_by_lanes_that_are_gone_afterwards() -> N
     assert not any(alive(pid) for pid in pids)
 
 
+def test_what_is_aside_is_left_to_one_lane_which_does_nothing_else() -> None:
+    with Lanes(3, lambda lane, number: (lane, number)) as lanes:
+        results = list(lanes.results(range(10), aside=[20, 21]))
+    assert sorted(number for _, number in results) == [*range(10), 20, 21]
+    assert {lane for lane, number in results if number >= 20} == {2}
+    assert 2 not in {lane for lane, number in results if number < 10}
+
+
 def test_a_lane_that_ends_by_itself_is_an_error() -> None:
     with (
         Lanes(1, lambda lane, number: os._exit(3)) as lanes,
