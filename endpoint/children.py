@@ -42,6 +42,7 @@ class Child:
     drops       what this child's packets were dropped for, by `esp` and by `mpls`
     path_mtu    the largest IP packet that its path carries, if that is less than the link would
     tfc_octets  payloads are padded to so many octets, 0: not at all (RFC 4303 2.7)
+    dummies_out ESP dummies that we have sent
     dummies     length of ESP dummies that came -> the largest fragment of each, 0 if whole; the last ones, until asked
     fragmented  ESP packets that came in fragments: their path has ignored DF, or the peer does not set it
     """
@@ -65,6 +66,7 @@ class Child:
     drops: Counter[str] = field(default_factory=Counter)
     path_mtu: int | None = None
     tfc_octets: int = 0
+    dummies_out: int = 0
     dummies: dict[int, int] = field(default_factory=dict)
     fragmented: int = 0
 

@@ -305,7 +305,7 @@ class DataPlane:
             child.drops[reason] += unsent
         self._check_lifetime(child, now)
 
-    def send_dummies(self, child: Child, sizes: Sequence[int]) -> None:
+    def send_dummies(self, child: Child, sizes: Sequence[int], now: float) -> None:
         """Dummies (RFC 4303 2.6) of these lengths, octets of ESP, with DF; no data have to be there."""
         transform = child.outbound.transform
         least = transform.packet_octets(0)
@@ -316,6 +316,8 @@ class DataPlane:
         ]
         if packets:
             self._underlay.send_esp(child.path, packets, udp=child.sa.udp_encapsulation, tos=0)
+        child.dummies_out += len(packets)
+        self._check_lifetime(child, now)
 
     def _check_lifetime(self, child: Child, now: float) -> None:
         if child.soft.has_come(child.inbound, child.outbound):

@@ -21,6 +21,7 @@ from endpoint.addresses import Addresses
 from endpoint.children import Child, ChildTable, install
 from endpoint.clients import ClientRoutes, Clients
 from endpoint.config import Config, Selectors, Start
+from endpoint.cover import CoverTraffic
 from endpoint.dataplane import DataPlane, Deliver, EspArrival, Underlay
 from endpoint.labels import LabelExchange, LabelExchanges
 from endpoint.log import describe
@@ -161,6 +162,7 @@ class Node:
             for vrf, prefix in _routes_from_the_start(plan):
                 self._use_route(vrf, prefix, (plan.peer.name, "start"), is_there=True)
         self.paths = PathProber(self)
+        self.cover = CoverTraffic(self, entropy)
         for leak in config.leaks:
             for prefix in leak.prefixes:
                 self._use_route(leak.target, prefix, (leak.source, "leak"), is_there=True)
@@ -205,6 +207,7 @@ class Node:
         self.dataplane.expire(now)
         self.children.retire(now)
         self.paths.handle_timer(now)
+        self.cover.handle_timer(now)
         self._state.expire(now)
         self.space.expire(now)
         self.labels.expire(now)
@@ -223,6 +226,7 @@ class Node:
             (self.children.next_deadline(), "retired children"),
             (self.space.next_deadline(), "label drain"),
             (self.paths.next_deadline(), "path MTU"),
+            (self.cover.next_deadline(), "dummies"),
             (self._state.next_deadline(), "state"),
             (self.labels.next_deadline(), "bindings"),
         ):
@@ -650,6 +654,7 @@ class Node:
                 child.peer,
                 child.kind.name,
             )
+        self.cover.on_child(child, now)
         self.starter.on_child(child.peer, child.kind.name, now)
         self._remember_up(child.peer)
         if self._observers.child is not None:
@@ -758,6 +763,15 @@ class Node:
                     answers.append(NotifyPayload(PATH_PROBE, report))
         return tuple(answers)
 
+    # --- cover traffic
+
+    def sender_of_kind(self, peer: str, kind: str) -> Child | None:
+        senders = [one for one in self.children.of_kind(peer, kind) if one.may_send]
+        return senders[-1] if senders else None
+
+    def is_there(self, peer: str, kind: str) -> bool:
+        return bool(self.children.of_kind(peer, kind))
+
     # --- the path MTU
 
     def sender_to(self, peer: str) -> Child | None:
@@ -767,7 +781,7 @@ class Node:
         return (one for one in self.children if one.peer == peer and one.retires_at is None)
 
     def send_dummies(self, child: Child, sizes: Sequence[int], now: float) -> None:
-        self.dataplane.send_dummies(child, sizes)
+        self.dataplane.send_dummies(child, sizes, now)
 
     def ask_path(self, session: int, question: bytes, now: float) -> int:
         return self.engine.send_notify(session, (NotifyPayload(PATH_PROBE, question),), now)

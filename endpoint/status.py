@@ -140,6 +140,7 @@ def _peer(
                 "packets_out": child.outbound.packets,
                 "octets_out": child.outbound.octets,
                 "sequence_out": child.outbound.sequence,
+                "dummies_out": child.dummies_out,
                 **_remaining(child, *times.get(child.sa.spi_in, (None, None)), now),
                 "drops": dict(sorted(child.drops.items())),
             }

@@ -281,6 +281,21 @@ class LifetimeConfig:
     reauth_s: float | None = None
 
 
+class DummiesWhen(Enum):
+    """RFC 4303 2.6 leaves it to the sender."""
+
+    IDLE = "idle"  # nothing else was sent since the last look
+    ALWAYS = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class Dummies:
+    """`dummies`: so many a second, on each child, about."""
+
+    per_s: int = 1
+    when: DummiesWhen = DummiesWhen.IDLE
+
+
 @dataclass(frozen=True, slots=True)
 class PoolConfig:
     """`[[pool]]`: what peers get that ask for an address (RFC 7296 2.19).
@@ -331,6 +346,7 @@ class PeerConfig:
     tfc_octets: int = (
         0  # inner packets are padded to so many octets, or to what the path carries (RFC 4303 2.7)
     )
+    dummies: Dummies | None = None  # cover traffic (RFC 4303 2.6)
     tells_mismatch: bool = False  # of packets that are not what their SA is for: INVALID_SELECTORS
     ecn: Ecn = Ecn.OFF
     fitting: Fitting = DEFAULT_FITTING  # what is done with packets that are too large

@@ -10,6 +10,8 @@ from dataclasses import replace
 from endpoint.config.model import (
     DEFAULT_LIVENESS_S,
     AddressPair,
+    Dummies,
+    DummiesWhen,
     LifetimeConfig,
     PathMtu,
     PeerConfig,
@@ -50,6 +52,7 @@ from mpls.models import Ecn
 DEFAULT_IKE = "aes256gcm16-prfsha384-x25519"
 DEFAULT_ESP = "aes256gcm16"
 DEFAULT_MAX_CLIENTS, HIGHEST_MAX_CLIENTS = 256, 10_000
+MOST_DUMMIES_PER_S = 1000
 
 
 def read_peer(table: Table, vrfs: Mapping[str, VrfConfig], secrets: SecretSource) -> PeerConfig:
@@ -83,6 +86,7 @@ def read_peer(table: Table, vrfs: Mapping[str, VrfConfig], secrets: SecretSource
         probes_path=table.choice("path_mtu", PathMtu, PathMtu.FIXED) is PathMtu.PROBE,
         path_mtu_floor=table.integer("path_mtu_floor", 0, 256, 65535) or None,
         tfc_octets=table.value("tfc", parse_tfc, 0),
+        dummies=_read_dummies(table),
         tells_mismatch=table.boolean("invalid_selectors", False),
         ecn=table.choice("ecn", Ecn, Ecn.OFF),
         fitting=Fitting(
@@ -139,6 +143,17 @@ def _read_peer_vrf(table: Table, vrfs: Mapping[str, VrfConfig], selectors: Selec
     )
     table.close()
     return vrf
+
+
+def _read_dummies(peer: Table) -> Dummies | None:
+    table = peer.table("dummies")
+    if table is None:
+        return None
+    dummies = Dummies(
+        table.integer("per_s", 1, 1, MOST_DUMMIES_PER_S), table.choice("when", DummiesWhen, DummiesWhen.IDLE)
+    )
+    table.close()
+    return dummies
 
 
 def _read_lifetime(peer: Table) -> LifetimeConfig:

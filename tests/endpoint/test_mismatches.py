@@ -6,6 +6,7 @@ import pytest
 from scapy.contrib.ikev2 import IKEv2_Notify
 
 from endpoint.children import Child
+from endpoint.dataplane import EspArrival
 from endpoint.mismatches import INTERVAL_S, START_OCTETS
 from esp.engine import protect
 from ike.numbers import NotifyType
@@ -14,6 +15,8 @@ from mpls.drops import DropReason
 from tests.endpoint.pair import NodePair
 from tests.endpoint.test_dataplane import child_of, echo, forged, receive, up
 
+LONELY = bytes.fromhex("0000213f")
+"""Label 2, TC 0, S, TTL 63: no label that we have given out, and special."""
 TOLD = "invalid_selectors = true"
 
 
@@ -62,6 +65,23 @@ def test_scapy_reads_the_notify() -> None:
     assert seen.sprintf("%IKEv2_Notify.type%") == "INVALID_SELECTORS"
     assert seen.sprintf("%IKEv2_Notify.proto%") == "ESP"
     assert bytes(seen.SPI) == child.sa.spi_in and bytes(seen.notify) == bytes(range(START_OCTETS))
+
+
+def test_of_a_run_of_packets_the_one_that_does_not_fit_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = up(TOLD)
+    told: list[bytes] = []
+    fine = [forged(nodes, "red/gold", "red", "gold") for _ in range(3)]
+    packets = [*fine, protect(child_of(nodes, 1, "red/gold").outbound, LONELY, 137)]
+    notify_for = nodes.pe2.node.mismatches.notify_for
+
+    def watch(child: Child, packet: bytes, now: float) -> NotifyPayload | None:
+        told.append(packet)
+        return notify_for(child, packet, now)
+
+    monkeypatch.setattr(nodes.pe2.node.mismatches, "notify_for", watch)
+    nodes.pe2.node.receive_esp([EspArrival(packets, ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
+    assert nodes.pe2.node.dataplane.delivered == 3
+    assert told == [LONELY]
 
 
 def test_nobody_is_told_unless_it_is_configured() -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from endpoint.children import Child
 from esp.batch import seal_batch
 from esp.engine import protect
 from esp.sa import OutboundSa
@@ -90,3 +91,97 @@ def test_padded_batches_are_what_the_reference_makes(payloads: list[bytes], octe
     one_by_one = [protect(reference, one, 4, max(0, octets - len(one))) for one in payloads]
     assert seal_batch(quick, pad_to(payloads, octets), 4) == one_by_one
     assert (quick.octets, quick.packets) == (reference.octets, reference.packets)
+
+
+# --- dummies
+
+
+def with_dummies(table: str, settings: str = "", *, liveness: str = "10m") -> NodePair:
+    """Only pe1 sends dummies. Its children are up, their bindings told, nothing is under way."""
+    lines = f'liveness = "{liveness}"\n{settings}'
+    nodes = NodePair(configuration(1, f"dummies = {table}\n{lines}"), configuration(2, lines)).start()
+    nodes.pe1.node.initiate("pe2", "red/gold", nodes.now)
+    nodes.run(0.4)
+    nodes.wire.clear()
+    return nodes
+
+
+def child(nodes: NodePair, number: int) -> Child:
+    return nodes.ends[number].node.children.of_kind(f"pe{3 - number}", "red/gold")[-1]
+
+
+@pytest.mark.parametrize("when", ["idle", "always"])
+def test_dummies_come_at_the_rate_when_nothing_is_sent_and_do_no_harm(when: str) -> None:
+    nodes = with_dummies(f'{{ per_s = 20, when = "{when}" }}')
+    nodes.run(10)
+    count = len(nodes.wire)
+    assert 180 < count < 220
+    assert {sender for sender, _ in nodes.wire} == {1}
+    assert abs(child(nodes, 1).dummies_out - nodes.pe2.drops("dummy")) <= 20
+    assert nodes.pe2.node.dataplane.drops.keys() == {"dummy"}
+    assert nodes.pe2.node.dataplane.delivered == 0
+    lengths = {len(octets) for octets in (octets for _, octets in nodes.wire)}
+    assert len(lengths) == 16 and 1480 - 4 < max(lengths) <= 1480
+    assert nodes.pe2.node.children and child(nodes, 2).inbound.replay.highest > 100
+
+
+def test_dummies_of_idle_times_stay_away_while_data_are_sent() -> None:
+    counts = {}
+    for when in ("idle", "always"):
+        nodes = with_dummies(f'{{ per_s = 20, when = "{when}" }}')
+        before = child(nodes, 1).dummies_out
+        for sequence in range(200):
+            nodes.ping(1, "red", sequence, dscp=46)
+            nodes.run(0.02)
+        assert nodes.pongs(1, "red") == list(range(200))
+        counts[when] = child(nodes, 1).dummies_out - before
+    assert counts["idle"] <= 2 and counts["always"] > 60
+
+
+def test_with_padding_dummies_are_as_long_as_the_data() -> None:
+    settings = 'mode = "tunnel"\nencapsulation = "mpls-in-ip"\ntfc = 600'
+    nodes = with_dummies("{ per_s = 20 }", settings)
+    nodes.ping(1, "red", 1, dscp=46)
+    nodes.run(2)
+    assert nodes.pongs(1, "red") == [1]
+    assert {len(octets) for sender, octets in nodes.wire if sender == 1} == {8 + 8 + 604 + 16}
+
+
+def test_the_successor_of_a_rekeyed_child_goes_on_and_a_closed_one_ends_it() -> None:
+    nodes = with_dummies("{ per_s = 20 }")
+    old = child(nodes, 1)
+    nodes.pe1.node.rekey("pe2", "red/gold", nodes.now)
+    nodes.run(1)
+    new, sent = child(nodes, 1), old.dummies_out
+    nodes.run(2)
+    assert new is not old and new.dummies_out > 30 and old.dummies_out == sent
+    nodes.pe1.node.terminate("pe2", None, nodes.now)
+    nodes.run(3)
+    nodes.wire.clear()
+    nodes.run(5)
+    assert not nodes.wire and nodes.pe1.node.cover.next_deadline() is None
+
+
+def test_dummies_count_toward_the_lifetime_and_have_the_child_rekeyed() -> None:
+    nodes = with_dummies("{ per_s = 100 }", "lifetime = { child_rekey_packets = 200 }")
+    first = child(nodes, 1)
+    nodes.run(10)
+    assert child(nodes, 1) is not first
+    assert nodes.pe1.drops("lifetime") == 0
+
+
+def test_a_clock_that_jumps_brings_no_burst() -> None:
+    nodes = with_dummies("{ per_s = 1000 }")
+    nodes.run(0.01)
+    nodes.wire.clear()
+    before = child(nodes, 1).dummies_out
+    nodes.pe1.node.handle_timer(nodes.now + 60)
+    assert child(nodes, 1).dummies_out == before + 1
+
+
+def test_dummies_do_not_spoil_the_search_for_the_path_mtu() -> None:
+    nodes = with_dummies('{ per_s = 100, when = "always" }', 'path_mtu = "probe"')
+    nodes.path_mtu = 1400
+    nodes.run(10)
+    path = nodes.pe1.node.paths.state("pe2")
+    assert path is not None and path["state"] == "done" and 1396 <= int(str(path["path_mtu"])) <= 1400
