@@ -180,8 +180,8 @@ def test_a_clock_that_jumps_brings_no_burst() -> None:
 
 
 def test_dummies_do_not_spoil_the_search_for_the_path_mtu() -> None:
-    nodes = with_dummies('{ per_s = 100, when = "always" }', 'path_mtu = "probe"')
+    nodes = with_dummies('{ per_s = 20, when = "always" }', 'path_mtu = "probe"')
     nodes.path_mtu = 1400
-    nodes.run(10)
+    nodes.run(70)
     path = nodes.pe1.node.paths.state("pe2")
     assert path is not None and path["state"] == "done" and 1396 <= int(str(path["path_mtu"])) <= 1400
