@@ -67,6 +67,7 @@ class _Path:
     search: PathSearch
     at: float
     outer_octets: int
+    address: str = ""
     step: _Step = _Step.SEND
     token: int | None = None
     spi: bytes = b""
@@ -82,6 +83,8 @@ class PathProber:
     def __init__(self, host: Host, has_changed: Callable[[], None] = lambda: None) -> None:
         self._host, self._has_changed = host, has_changed
         self._paths: dict[str, _Path] = {}
+        self._peers_at: dict[str, list[str]] = {}
+        """Address -> peers. Whoever floods us with ICMP makes us look here, and no further for what is nobody's."""
 
     def on_child(self, child: Child, now: float) -> None:
         """It can be sent on, or has moved to another path."""
@@ -91,22 +94,32 @@ class PathProber:
         search, outer = _search_for(child)
         if known is None or (known.search.most, known.outer_octets) != (search.most, outer):
             self._paths[child.peer] = known = _Path(search, now + ARRIVE_S, outer)
+        if known.address != child.path.peer[0]:
+            known.address = child.path.peer[0]
+            self._note_addresses()
         child.set_path_mtu(known.search.size)
 
     def forget(self, peer: str) -> None:
         """No child of the peer is left."""
-        self._paths.pop(peer, None)
+        if self._paths.pop(peer, None) is not None:
+            self._note_addresses()
+
+    def _note_addresses(self) -> None:
+        self._peers_at = {}
+        for peer, path in self._paths.items():
+            self._peers_at.setdefault(path.address, []).append(peer)
 
     def on_hint(self, address: str, mtu: int, now: float) -> None:
         """A router, or who pretends to be one, says that the path to this address carries no more than `mtu`."""
-        for peer, path in self._paths.items():
-            child = self._host.sender_to(peer)
+        for peer in self._peers_at.get(address, ()):
+            path = self._paths[peer]
             search = path.search
-            if child is None or child.path.peer[0] != address or mtu >= (search.size or search.most):
-                continue
-            if now - path.hinted_at < HINTS_S:
+            if now - path.hinted_at < HINTS_S or mtu >= (search.size or search.most):
                 continue
             path.hinted_at = now
+            child = self._host.sender_to(peer)
+            if child is None:
+                continue
             if not self._host.can_answer(child.session):
                 search.size = max(mtu, search.floor)
                 path.step, path.at = _Step.HINTED, now + HINT_LASTS_S

@@ -17,8 +17,9 @@ from endpoint.sockets import (
     CONTROL_OCTETS,
     LARGEST_DATAGRAM_OCTETS,
     Ancillary,
+    OnTooBig,
+    SentErrors,
     SocketDrop,
-    drop_of,
     open_socket,
     outer_fields,
     outer_fields_of,
@@ -40,8 +41,15 @@ class RawSocket:
     """One IP protocol at one local address. The kernel writes the IP header, with DF set (RFC 4023 5.1)."""
 
     def __init__(
-        self, sock: socket.socket, protocol: int, on_packets: OnPackets, *, watches_outer: bool = False
+        self,
+        sock: socket.socket,
+        protocol: int,
+        on_packets: OnPackets,
+        *,
+        watches_outer: bool = False,
+        on_too_big: OnTooBig | None = None,
     ) -> None:
+        self._errors = SentErrors(sock, on_too_big)
         self._asks_outer = watches_outer
         if self._asks_outer:
             watch_outer_fields(sock)
@@ -64,14 +72,16 @@ class RawSocket:
         on_packets: OnPackets,
         front_door: FrontDoor | None = None,
         watches_outer: bool = False,
+        on_too_big: OnTooBig | None = None,
     ) -> RawSocket:
         """Bind and start to receive. SetupError with the remedy (it needs CAP_NET_RAW).
 
-        `watches_outer`: tell DSCP, ECN and TTL of what comes in, and its fragments.
+        `watches_outer`: tell DSCP, ECN and TTL of what comes in, and its fragments. `on_too_big`: tell what
+        ICMP says of sizes.
         """
         sock = open_socket((local_address, 0), socket.SOCK_RAW, protocol, front_door)
         set_dont_fragment(sock, True)
-        return cls(sock, protocol, on_packets, watches_outer=watches_outer)
+        return cls(sock, protocol, on_packets, watches_outer=watches_outer, on_too_big=on_too_big)
 
     def close(self) -> None:
         """Stop to receive."""
@@ -102,17 +112,16 @@ class RawSocket:
 
     def _on_readable(self) -> None:
         batch: list[tuple[bytes, str, str, OuterFields]] = []
-        for _ in range(RECEIVES_PER_WAKE_UP):
+        for number in range(RECEIVES_PER_WAKE_UP):
             control: Ancillary = []
             try:
                 if self._asks_outer:
                     count, control, _, source = self._socket.recvmsg_into([self._buffer], CONTROL_OCTETS)
                 else:
                     count, source = self._socket.recvfrom_into(self._buffer)
-            except BlockingIOError:
-                break
             except OSError as error:
-                self.drops[drop_of(error)] += 1
+                if self._errors.on_failed_receive(error, self.drops, is_first=not number):
+                    continue
                 break
             start, destination = 0, self.local_address
             if self._socket.family == socket.AF_INET:

@@ -119,6 +119,10 @@ class Runtime:
     def receive_cleartext(self, protocol: int, payload: bytes) -> None:
         self.node.receive_cleartext(protocol, payload)
 
+    def receive_path_hint(self, address: str, mtu: int) -> None:
+        self.node.receive_path_hint(address, mtu, now())
+        self._arm_soon()
+
     def receive_packets(self, attachment: str, packets: Sequence[bytes]) -> None:
         """IP packets from a customer, with labels where the attachment is labelled."""
         self.node.receive_packets(attachment, packets, now())

@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 from collections import Counter
+from collections.abc import Callable
 from enum import StrEnum
 from ipaddress import ip_address
 from typing import TypeAlias
@@ -27,9 +28,12 @@ __all__ = [
     "Address",
     "Ancillary",
     "FrontDoor",
+    "OnTooBig",
+    "SentErrors",
     "SocketDrop",
     "drop_of",
     "family_of",
+    "is_of_another",
     "open_socket",
     "outer_fields",
     "outer_fields_of",
@@ -57,10 +61,19 @@ _FIELDS: dict[int, tuple[int, tuple[int, int]]] = {
     socket.AF_INET6: (socket.IPPROTO_IPV6, (socket.IPV6_TCLASS, socket.IPV6_HOPLIMIT)),
 }
 """Family -> level, and the kinds of the control messages: DSCP and ECN, TTL."""
+_RECVERR: dict[int, int] = {socket.AF_INET: 11, socket.AF_INET6: 25}
+_EXTENDED_ERROR = struct.Struct("=IBBBBII")  # linux/errqueue.h
+_FROM_ICMP = frozenset((2, 3))
+ERRORS_PER_WAKE_UP = 64
 _FRAGMENT_SIZE: dict[int, int] = {socket.AF_INET: 25, socket.AF_INET6: 77}
 """IP_RECVFRAGSIZE, IPV6_RECVFRAGSIZE: the largest fragment of what the kernel has put together."""
 CONTROL_OCTETS = 192
 """Room for all control messages of a receive."""
+
+_STALE = frozenset(
+    (errno.EMSGSIZE, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EPROTO, errno.EACCES)
+)
+"""What ICMP can say."""
 
 HERE = FrontDoor()
 """The underlay is where we are."""
@@ -176,8 +189,59 @@ def outer_fields_of(family: int, control: Ancillary) -> OuterFields:
     return OuterFields(told.get(tos_kind, 0), told.get(ttl_kind, 0), told.get(_FRAGMENT_SIZE[family], 0))
 
 
+OnTooBig: TypeAlias = Callable[[str, int], None]
+"""(address, MTU): ICMP has said that packets to the address may be no larger. It is not authenticated."""
+
+
+class SentErrors:
+    """What ICMP says of packets that a socket has sent (IP_RECVERR, ip(7)); of all of it only sizes are told.
+
+    Without `on_too_big` nothing is asked for. Until an error is taken it fails one send or receive, whatever that is
+    about, and the socket stays readable: each failed receive has to come here.
+    """
+
+    def __init__(self, sock: socket.socket, on_too_big: OnTooBig | None) -> None:
+        self._socket, self._on_too_big = sock, on_too_big
+        self._level, self._kind = _FIELDS[sock.family][0], _RECVERR[sock.family]
+        if on_too_big is not None:
+            sock.setsockopt(self._level, self._kind, 1)
+
+    def on_failed_receive(self, error: OSError, drops: Counter[SocketDrop], *, is_first: bool) -> bool:
+        """Whether there may be something to receive all the same. `is_first`: of this wake-up."""
+        is_empty = isinstance(error, BlockingIOError)
+        if self._on_too_big is not None and (is_of_another(error) or (is_empty and is_first)):
+            self._take(self._on_too_big)
+        elif not is_empty:
+            drops[drop_of(error)] += 1
+            return False
+        return not is_empty
+
+    def _take(self, on_too_big: OnTooBig) -> None:
+        for _ in range(ERRORS_PER_WAKE_UP):
+            try:
+                _, control, _, destination = self._socket.recvmsg(0, CONTROL_OCTETS, socket.MSG_ERRQUEUE)
+            except OSError:
+                return
+            for level, kind, data in control:
+                if (level, kind) == (self._level, self._kind) and len(data) >= _EXTENDED_ERROR.size:
+                    number, origin, _, _, _, mtu, _ = _EXTENDED_ERROR.unpack_from(data)
+                    if number == errno.EMSGSIZE and origin in _FROM_ICMP and destination:
+                        on_too_big(destination[0], mtu)
+
+
+def is_of_another(error: OSError) -> bool:
+    """Whether a send may have failed for what ICMP has said of an earlier one."""
+    return error.errno in _STALE
+
+
 def send(
-    sock: socket.socket, octets: bytes, peer: Address, control: Ancillary, drops: Counter[SocketDrop]
+    sock: socket.socket,
+    octets: bytes,
+    peer: Address,
+    control: Ancillary,
+    drops: Counter[SocketDrop],
+    *,
+    is_retry: bool = False,
 ) -> bool:
     """Send one datagram; whether the kernel took it. What it refuses is counted, never raised."""
     try:
@@ -186,8 +250,11 @@ def send(
         else:
             sock.sendto(octets, peer)
     except OSError as error:
-        drops[drop_of(error)] += 1
-        return False
+        if is_retry or not is_of_another(error):
+            drops[drop_of(error)] += 1
+            return False
+        # It may have been that of an earlier packet, see `SentErrors`.
+        return send(sock, octets, peer, control, drops, is_retry=True)
     return True
 
 

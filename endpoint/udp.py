@@ -32,8 +32,11 @@ from endpoint.sockets import (
     LARGEST_DATAGRAM_OCTETS,
     Address,
     Ancillary,
+    OnTooBig,
+    SentErrors,
     SocketDrop,
     drop_of,
+    is_of_another,
     open_socket,
     outer_fields,
     outer_fields_of,
@@ -157,8 +160,15 @@ class NatSocket:
     """
 
     def __init__(
-        self, sock: socket.socket, on_ike: OnDatagram, on_esp: OnEsp, *, watches_outer: bool = False
+        self,
+        sock: socket.socket,
+        on_ike: OnDatagram,
+        on_esp: OnEsp,
+        *,
+        watches_outer: bool = False,
+        on_too_big: OnTooBig | None = None,
     ) -> None:
+        self._errors = SentErrors(sock, on_too_big)
         self._watches_outer = watches_outer
         if watches_outer:
             watch_outer_fields(sock)
@@ -183,14 +193,15 @@ class NatSocket:
         on_esp: OnEsp,
         front_door: FrontDoor | None = None,
         watches_outer: bool = False,
+        on_too_big: OnTooBig | None = None,
     ) -> NatSocket:
         """Bind and start to receive; port 0 takes a free one (see `local`). SetupError with the remedy.
 
-        `watches_outer`: tell DSCP, ECN and TTL of what comes in.
+        `watches_outer`: tell DSCP, ECN and TTL of what comes in. `on_too_big`: tell what ICMP says of sizes.
         """
         sock = open_socket((local_address, port), socket.SOCK_DGRAM, 0, front_door)
         set_dont_fragment(sock, True)
-        return cls(sock, on_ike, on_esp, watches_outer=watches_outer)
+        return cls(sock, on_ike, on_esp, watches_outer=watches_outer, on_too_big=on_too_big)
 
     def close(self) -> None:
         """Stop to receive and free the port."""
@@ -246,7 +257,7 @@ class NatSocket:
             if error.errno == errno.EIO:
                 # The device or its driver cannot; that will not change while we run.
                 self.joins_sends = False
-            if error.errno in (errno.EIO, errno.EINVAL, errno.EMSGSIZE):
+            if error.errno in (errno.EIO, errno.EINVAL) or is_of_another(error):
                 return False
             self.drops[drop_of(error)] += len(run)
         return True
@@ -254,13 +265,12 @@ class NatSocket:
     def _on_readable(self) -> None:
         batch: EspBatch = []
         octets = 0
-        for _ in range(RECEIVES_PER_WAKE_UP):
+        for number in range(RECEIVES_PER_WAKE_UP):
             try:
                 data, control, _, source = self._socket.recvmsg(LARGEST_DATAGRAM_OCTETS + 1, CONTROL_OCTETS)
-            except BlockingIOError:
-                break
             except OSError as error:
-                self.drops[drop_of(error)] += 1
+                if self._errors.on_failed_receive(error, self.drops, is_first=not number):
+                    continue
                 break
             peer: Address = source[:2]
             size = _segment_size(control) or max(len(data), 1)

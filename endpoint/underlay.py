@@ -35,6 +35,7 @@ class Receiver(Protocol):
     def receive_ike(self, data: bytes, path: Path) -> None: ...
     def receive_esp(self, packets: Sequence[EspArrival]) -> None: ...
     def receive_cleartext(self, protocol: int, payload: bytes) -> None: ...
+    def receive_path_hint(self, address: str, mtu: int) -> None: ...
 
 
 class Sockets:
@@ -66,6 +67,8 @@ class Sockets:
     async def _open(self, config: Config) -> None:
         door = config.endpoint.front_door
         needs_raw = not config.peers or any(peer.udp is not Udp.ALWAYS for peer in config.peers)
+        probes = any(peer.probes_path for peer in config.peers)
+        on_too_big = self._on_too_big if probes else None
         for address in config.endpoint.addresses:
             if config.endpoint.ike_port:
                 self._ike[address] = await IkeSocket.open(
@@ -78,6 +81,7 @@ class Sockets:
                 on_esp=self._esp_callback(address),
                 front_door=door,
                 watches_outer=config.watches_outer,
+                on_too_big=on_too_big,
             )
             if needs_raw:
                 self._raw[address] = RawSocket.open(
@@ -86,6 +90,7 @@ class Sockets:
                     on_packets=self._on_raw_esp,
                     front_door=door,
                     watches_outer=config.watches_outer,
+                    on_too_big=on_too_big,
                 )
             self._watch_cleartext(address, door)
 
@@ -167,6 +172,9 @@ class Sockets:
                 )
 
     # --- in
+
+    def _on_too_big(self, address: str, mtu: int) -> None:
+        self.receiver.receive_path_hint(address, mtu)
 
     def _on_ike(self, data: bytes, local: Address, peer: Address) -> None:
         self._record_udp(peer, local, data, "inbound")

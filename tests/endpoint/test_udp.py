@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import select
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -240,6 +241,36 @@ async def test_unreachable_peer_is_counted_and_never_raises(pair: Pair) -> None:
     sender.send_batch([ESP], receiver.local)
     await received.count(1)
     assert sum(sender.drops.values()) == 1
+
+
+async def test_icmp_errors_are_taken_and_neither_lose_packets_nor_keep_the_socket_busy() -> None:
+    received, sizes = Received(), list[tuple[str, int]]()
+    watching = NatSocket.open(
+        ONE,
+        0,
+        on_ike=received.on_ike,
+        on_esp=received.on_esp,
+        on_too_big=lambda address, mtu: sizes.append((address, mtu)),
+    )
+    other = NatSocket.open(TWO, 0, on_ike=received.on_ike, on_esp=received.on_esp)
+    free = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    free.bind((TWO, 0))
+    closed = free.getsockname()
+    free.close()
+    for _ in range(200):
+        watching.send_batch([ESP], closed)
+        other.send_batch([ESP], watching.local)
+        watching.send_batch([ESP], other.local)
+    await received.count(400)
+    assert not watching.drops
+    assert not sizes, "nobody said a size"
+    poll = select.poll()
+    poll.register(watching._socket, select.POLLIN)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not poll.poll(0)
+    watching.close()
+    other.close()
 
 
 async def test_sending_after_close_is_counted() -> None:
