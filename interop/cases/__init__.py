@@ -26,6 +26,7 @@ from . import (
     mobike,
     native,
     paths,
+    scapy,
     scripts,
     strongswan,
     two_vrfs,
@@ -57,6 +58,7 @@ CASES: tuple[Case, ...] = (
     *mobike.CASES,
     *libreswan.CASES,
     *libreswan_ike.CASES,
+    *scapy.CASES,
     *scripts.CASES,
     *beyond.CASES,
 )
