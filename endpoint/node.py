@@ -28,9 +28,10 @@ from endpoint.log import describe
 from endpoint.mismatches import Mismatches
 from endpoint.path_prober import PathProber
 from endpoint.plan import PeerPlan, Serves, plan_peers, selector_registry
+from endpoint.served_routes import RouteObserver, ServedRoutes
 from endpoint.starter import Create, Initiate, Starter
 from endpoint.state import EndpointState
-from endpoint.tables import StaticRoute, build_tables, static_routes
+from endpoint.tables import build_tables
 from esp.errors import EspError
 from ike import (
     AddressRequest,
@@ -61,7 +62,6 @@ from ike.entropy import Entropy
 from ike.numbers import NotifyType
 from ike.wire.payloads import NotifyPayload
 from mpls.binding_table import RouteAdded, RouteChange
-from mpls.bindings import Prefix
 from mpls.capability import LABEL_BINDING, LABEL_STATUS, UNIFORM_MODEL, Capability, CapabilityError
 from mpls.drops import DropReason
 from mpls.path_mtu import PATH_PROBE, PathReport, PathReportError
@@ -96,8 +96,8 @@ class Observers:
     ike_keys: Callable[[IkeKeyLogEntry], None] | None = None
     child: Callable[[Child], None] | None = None
     """When it is installed, and when it has moved to another path."""
-    route: Callable[[str, Prefix, bool], None] | None = None
-    """(VRF, prefix, whether it is there): what peers serve, for the attachments' routing tables."""
+    route: RouteObserver | None = None
+    """What peers serve, for the attachments' routing tables."""
     address: Callable[[str, Interface, bool], None] | None = None
     """(attachment, address, whether it is there): what peers have given us."""
 
@@ -154,18 +154,13 @@ class Node:
         self._is_asked = False
         tables = build_tables(config)
         self.space, self.table, self.outbound = tables.space, tables.table, tables.outbound
-        self._route_users: dict[tuple[str, Prefix], set[tuple[str, object]]] = {}
+        self.routes = ServedRoutes(self.table, observers.route)
         self.dataplane = DataPlane(self.outbound, self.space, self.children, underlay, self, deliver)
         self._client_routes = ClientRoutes(self.table)
-        self.addresses = Addresses(config, self.table, self.outbound, self._set_route, self._set_address)
-        for plan in self.plans.values():
-            for vrf, prefix in _routes_from_the_start(plan):
-                self._use_route(vrf, prefix, (plan.peer.name, "start"), is_there=True)
+        self.addresses = Addresses(config, self.table, self.outbound, self.routes.use, self._set_address)
+        self.routes.start(self.plans.values(), config.leaks)
         self.paths = PathProber(self)
         self.cover = CoverTraffic(self, entropy)
-        for leak in config.leaks:
-            for prefix in leak.prefixes:
-                self._use_route(leak.target, prefix, (leak.source, "leak"), is_there=True)
 
     # --- what comes in
 
@@ -532,7 +527,7 @@ class Node:
                 return
             plain = self._plain_sessions.setdefault(peer, set())
             if not plain:
-                self._install_static(plan, is_there=True)
+                self.routes.set_static(plan, is_there=True)
             plain.add(session)
         exchange = LabelExchange(
             self.config,
@@ -587,7 +582,7 @@ class Node:
         if event.session in plain:
             plain.remove(event.session)
             if not plain:
-                self._install_static(self.plans[peer], is_there=False)
+                self.routes.set_static(self.plans[peer], is_there=False)
         if self.starter.peers[peer].session != event.session or self._adopt_another(peer, now):
             return
         refused = event.reason in (
@@ -609,19 +604,6 @@ class Node:
                 )
                 return True
         return False
-
-    def _install_static(self, plan: PeerPlan, *, is_there: bool) -> None:
-        """A peer that may be native has its static labels only while it is plain."""
-        for route in static_routes(plan.peer):
-            self._set_static(route, is_there=is_there)
-
-    def _set_static(self, route: StaticRoute, *, is_there: bool) -> None:
-        where = (route.peer, route.vrf, route.label_class, route.prefix)
-        if is_there:
-            self.table.add(*where, route.label)
-        else:
-            self.table.remove(*where, route.label)
-        self._use_route(route.vrf, route.prefix, (route.peer, "static"), is_there=is_there)
 
     # --- children
 
@@ -834,26 +816,13 @@ class Node:
         if change.prefix is not None:
             # A prefix is on one label of a (VRF, class) at a time; when it moves, only its new place is told.
             user = (str(session), change.label_class)
-            self._use_route(change.vrf, change.prefix, user, is_there=is_there)
+            self.routes.use(change.vrf, change.prefix, user, is_there)
         if is_there:
             self._flush_waiting(self.plans[peer], (change.vrf, change.label_class), self._now)
-
-    def _set_route(self, vrf: str, prefix: Prefix, user: tuple[str, object], is_there: bool) -> None:
-        self._use_route(vrf, prefix, user, is_there=is_there)
 
     def _set_address(self, attachment: str, address: Interface, is_there: bool) -> None:
         if self._observers.address is not None:
             self._observers.address(attachment, address, is_there)
-
-    def _use_route(self, vrf: str, prefix: Prefix, user: tuple[str, object], *, is_there: bool) -> None:
-        """Tell the observer when the first user of a prefix comes and when the last one goes."""
-        users = self._route_users.setdefault((vrf, prefix), set())
-        had_users = bool(users)
-        (users.add if is_there else users.discard)(user)
-        if bool(users) != had_users and self._observers.route is not None:
-            self._observers.route(vrf, prefix, is_there)
-        if not users:
-            del self._route_users[vrf, prefix]
 
 
 class _LogLimit:
@@ -867,16 +836,6 @@ class _LogLimit:
             return False
         self._at = now
         return True
-
-
-def _routes_from_the_start(plan: PeerPlan) -> Iterator[tuple[str, Prefix]]:
-    """(VRF, prefix) that customers may send to before anything is up: static, or what is to start the peer."""
-    for granted in plan.peer.vrfs:
-        yield from ((granted.name, prefix) for prefix in granted.routes)
-    if plan.peer.selectors in (Selectors.PLAIN, Selectors.SECLABEL):
-        yield from ((route.vrf, route.prefix) for route in static_routes(plan.peer))
-    elif plan.peer.start is Start.TRAFFIC:
-        yield from ((granted.name, prefix) for granted in plan.peer.vrfs for prefix in granted.accept)
 
 
 def _capability(data: bytes | None) -> Capability | None:

@@ -562,11 +562,12 @@ def test_moving_a_prefix_from_label_to_label_leaves_one_user_of_the_route() -> N
         nodes.ping(1, "blue", number)
     nodes.run()
     assert nodes.pongs(1, "blue") == list(range(20))
-    users = nodes.pe1.node._route_users
-    assert max(len(each) for each in users.values()) <= 3, "a class each, and the one from the start"
+    routes = nodes.pe1.node.routes
+    users = routes.users("blue", prefix)
+    assert 0 < len(users) <= 3, f"a class each, and the one from the start: {users}"
     nodes.pe1.node.terminate("pe2", None, nodes.now)
     nodes.run()
-    assert not [key for key in users if key[1] == prefix]
+    assert not routes.users("blue", prefix)
 
 
 def test_another_session_of_the_peer_is_adopted_when_the_current_one_goes() -> None:
