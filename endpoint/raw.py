@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from endpoint.config import FrontDoor
+from endpoint.config import FlowLabel, FrontDoor
 from endpoint.sockets import (
     CONTROL_OCTETS,
     LARGEST_DATAGRAM_OCTETS,
@@ -20,11 +20,13 @@ from endpoint.sockets import (
     OnTooBig,
     SentErrors,
     SocketDrop,
+    flow_label,
     open_socket,
     outer_fields,
     outer_fields_of,
     send,
     set_dont_fragment,
+    set_flow_labels,
     watch_outer_fields,
 )
 from mpls.models import UNKNOWN_OUTER, OuterFields
@@ -48,8 +50,10 @@ class RawSocket:
         *,
         watches_outer: bool = False,
         on_too_big: OnTooBig | None = None,
+        flow_labels: FlowLabel = FlowLabel.SYSTEM,
     ) -> None:
         self._errors = SentErrors(sock, on_too_big)
+        self._labels_flows = set_flow_labels(sock, flow_labels)
         self._asks_outer = watches_outer
         if self._asks_outer:
             watch_outer_fields(sock)
@@ -73,6 +77,7 @@ class RawSocket:
         front_door: FrontDoor | None = None,
         watches_outer: bool = False,
         on_too_big: OnTooBig | None = None,
+        flow_labels: FlowLabel = FlowLabel.SYSTEM,
     ) -> RawSocket:
         """Bind and start to receive. SetupError with the remedy (it needs CAP_NET_RAW).
 
@@ -81,7 +86,14 @@ class RawSocket:
         """
         sock = open_socket((local_address, 0), socket.SOCK_RAW, protocol, front_door)
         set_dont_fragment(sock, True)
-        return cls(sock, protocol, on_packets, watches_outer=watches_outer, on_too_big=on_too_big)
+        return cls(
+            sock,
+            protocol,
+            on_packets,
+            watches_outer=watches_outer,
+            on_too_big=on_too_big,
+            flow_labels=flow_labels,
+        )
 
     def close(self) -> None:
         """Stop to receive."""
@@ -107,6 +119,8 @@ class RawSocket:
             set_dont_fragment(self._socket, True)
             return
         control = outer_fields(self._socket.family, tos, ttl)
+        if self._labels_flows and packets:
+            control = control + flow_label(packets[0][:4])
         for packet in packets:
             send(self._socket, packet, (peer_address, 0), control, self.drops)
 

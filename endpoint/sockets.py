@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import socket
 import struct
 import sys
 from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TypeAlias
 
-from endpoint.config import FrontDoor
+from endpoint.config import FlowLabel, FrontDoor
 from endpoint.errors import SetupError
 from endpoint.netns import in_namespace
 from mpls.models import OuterFields
@@ -31,14 +33,17 @@ __all__ = [
     "OnTooBig",
     "SentErrors",
     "SocketDrop",
+    "check_flow_labels",
     "drop_of",
     "family_of",
+    "flow_label",
     "is_of_another",
     "open_socket",
     "outer_fields",
     "outer_fields_of",
     "send",
     "set_dont_fragment",
+    "set_flow_labels",
     "watch_outer_fields",
 ]
 
@@ -54,8 +59,11 @@ _IP_MTU_DISCOVER = 10
 _IPV6_MTU_DISCOVER = 23
 _PMTUDISC_DONT = 0
 _PMTUDISC_PROBE = 3
+_DISCARD = 9
+"""A UDP port where nobody listens (RFC 863)."""
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _IP_RECVTTL = 12
+_IPV6_FLOWINFO, _IPV6_AUTOFLOWLABEL = 11, 70
 _FIELDS: dict[int, tuple[int, tuple[int, int]]] = {
     socket.AF_INET: (socket.IPPROTO_IP, (socket.IP_TOS, socket.IP_TTL)),
     socket.AF_INET6: (socket.IPPROTO_IPV6, (socket.IPV6_TCLASS, socket.IPV6_HOPLIMIT)),
@@ -168,6 +176,41 @@ def outer_fields(family: int, tos: int, ttl: int = 0) -> Ancillary:
     level, kinds = _FIELDS[family]
     fields = zip(kinds, (tos, ttl), strict=True)
     return [(level, kind, struct.pack("=i", value)) for kind, value in fields if value]
+
+
+def check_flow_labels(front_door: FrontDoor | None) -> None:
+    """SetupError where the kernel lets nobody choose an IPv6 flow label, or only who has asked for it.
+
+    That is so before Linux 5.3, and while somebody has a label for himself in this namespace.
+    """
+    netns = (front_door or HERE).netns
+    try:
+        with in_namespace(netns, lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)) as probe:
+            # The label is looked at before the way, so it does not matter whether there is one.
+            probe.sendmsg([b""], flow_label(b"any SPI"), 0, ("::1", _DISCARD))
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            message = 'flow_label = "sa": this kernel does not let us choose IPv6 flow labels'
+            remedy = "it has to be Linux 5.3 or later, and no program here may hold an exclusive label"
+            raise SetupError(f"{message}; {remedy}, or leave flow_label away") from error
+
+
+def set_flow_labels(sock: socket.socket, policy: FlowLabel) -> bool:
+    """What IPv6 flow labels are to be; whether each packet has to bring its own, see `flow_label`."""
+    if sock.family != socket.AF_INET6 or policy is FlowLabel.SYSTEM:
+        return False
+    sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_AUTOFLOWLABEL, 0)
+    return policy is FlowLabel.SA
+
+
+@lru_cache(maxsize=4096)
+def flow_label(spi: bytes) -> Ancillary:
+    """The control message that gives a packet the flow label of its SA: 20 bits, never zero (RFC 6437 3).
+
+    A hash, as peers choose SPIs as they like and routers want labels that are evenly spread.
+    """
+    label = int.from_bytes(hashlib.sha256(b"flow label" + spi).digest()[:4], "big") % 0xFFFFF + 1
+    return [(socket.IPPROTO_IPV6, _IPV6_FLOWINFO, label.to_bytes(4, "big"))]
 
 
 def watch_outer_fields(sock: socket.socket) -> None:

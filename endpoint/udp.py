@@ -26,7 +26,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 from asyncio_dgram.aio import DatagramServer, Protocol, TransportClosed
 
-from endpoint.config import FrontDoor
+from endpoint.config import FlowLabel, FrontDoor
 from endpoint.sockets import (
     CONTROL_OCTETS,
     LARGEST_DATAGRAM_OCTETS,
@@ -36,12 +36,14 @@ from endpoint.sockets import (
     SentErrors,
     SocketDrop,
     drop_of,
+    flow_label,
     is_of_another,
     open_socket,
     outer_fields,
     outer_fields_of,
     send,
     set_dont_fragment,
+    set_flow_labels,
     watch_outer_fields,
 )
 from esp.demux import KEEPALIVE, NON_ESP_MARKER, Kind, are_esp, classify, strip_marker
@@ -167,8 +169,10 @@ class NatSocket:
         *,
         watches_outer: bool = False,
         on_too_big: OnTooBig | None = None,
+        flow_labels: FlowLabel = FlowLabel.SYSTEM,
     ) -> None:
         self._errors = SentErrors(sock, on_too_big)
+        self._labels_flows = set_flow_labels(sock, flow_labels)
         self._watches_outer = watches_outer
         if watches_outer:
             watch_outer_fields(sock)
@@ -194,6 +198,7 @@ class NatSocket:
         front_door: FrontDoor | None = None,
         watches_outer: bool = False,
         on_too_big: OnTooBig | None = None,
+        flow_labels: FlowLabel = FlowLabel.SYSTEM,
     ) -> NatSocket:
         """Bind and start to receive; port 0 takes a free one (see `local`). SetupError with the remedy.
 
@@ -201,7 +206,9 @@ class NatSocket:
         """
         sock = open_socket((local_address, port), socket.SOCK_DGRAM, 0, front_door)
         set_dont_fragment(sock, True)
-        return cls(sock, on_ike, on_esp, watches_outer=watches_outer, on_too_big=on_too_big)
+        return cls(
+            sock, on_ike, on_esp, watches_outer=watches_outer, on_too_big=on_too_big, flow_labels=flow_labels
+        )
 
     def close(self) -> None:
         """Stop to receive and free the port."""
@@ -243,6 +250,8 @@ class NatSocket:
             set_dont_fragment(self._socket, True)
             return
         control = outer_fields(self._socket.family, tos, ttl)
+        if self._labels_flows and packets:
+            control = control + flow_label(packets[0][:4])
         for run in runs(packets):
             if not (self.joins_sends and len(run) > 1 and self._send_joined(run, peer, control)):
                 for packet in run:

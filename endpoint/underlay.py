@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from endpoint.capture import Capture
-from endpoint.config import Config, FrontDoor, Udp
+from endpoint.config import Config, FlowLabel, FrontDoor, Udp
 from endpoint.dataplane import EspArrival
 from endpoint.errors import SetupError
 from endpoint.raw import OnPackets, RawSocket
-from endpoint.sockets import Address
+from endpoint.sockets import Address, check_flow_labels
 from endpoint.udp import EspBatch, IkeSocket, NatSocket, OnEsp
 from esp.demux import NON_ESP_MARKER
 from ike import Datagram, Path
@@ -69,6 +69,8 @@ class Sockets:
         needs_raw = not config.peers or any(peer.udp is not Udp.ALWAYS for peer in config.peers)
         probes = any(peer.probes_path for peer in config.peers)
         on_too_big = self._on_too_big if probes else None
+        if config.endpoint.flow_label is FlowLabel.SA:
+            check_flow_labels(door)
         for address in config.endpoint.addresses:
             if config.endpoint.ike_port:
                 self._ike[address] = await IkeSocket.open(
@@ -82,6 +84,7 @@ class Sockets:
                 front_door=door,
                 watches_outer=config.watches_outer,
                 on_too_big=on_too_big,
+                flow_labels=config.endpoint.flow_label,
             )
             if needs_raw:
                 self._raw[address] = RawSocket.open(
@@ -91,6 +94,7 @@ class Sockets:
                     front_door=door,
                     watches_outer=config.watches_outer,
                     on_too_big=on_too_big,
+                    flow_labels=config.endpoint.flow_label,
                 )
             self._watch_cleartext(address, door)
 

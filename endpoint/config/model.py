@@ -74,6 +74,14 @@ class FrontDoor:
     mark: int | None = None
 
 
+class FlowLabel(Enum):
+    """Of the outer IPv6 header of ESP (RFC 6437, RFC 4301 5.1.2.2)."""
+
+    SYSTEM = "system"  # a hash of addresses and ports: one for all SAs between two hosts
+    SA = "sa"  # one for each SA
+    ZERO = "zero"
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointConfig:
     """`[endpoint]`. `ike_port` 0: only `nat_port` is opened. `label_range`: what bindings are taken from."""
@@ -85,6 +93,7 @@ class EndpointConfig:
     ike_port: int = 500
     nat_port: int = 4500
     label_range: tuple[int, int] = DEFAULT_LABEL_RANGE
+    flow_label: FlowLabel = FlowLabel.SYSTEM
 
 
 @dataclass(frozen=True, slots=True)

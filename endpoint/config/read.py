@@ -13,6 +13,7 @@ from endpoint.config.model import (
     DEFAULT_LABEL_RANGE,
     DEFAULT_STATE_DIR,
     EndpointConfig,
+    FlowLabel,
     FrontDoor,
     LabelsPer,
     VrfConfig,
@@ -57,7 +58,10 @@ def read_endpoint(root: Table) -> EndpointConfig:
         ike_port=table.integer("ike_port", 500, 0, 65535),
         nat_port=table.integer("nat_port", 4500, 1, 65535),
         label_range=_read_label_range(table),
+        flow_label=table.choice("flow_label", FlowLabel, FlowLabel.SYSTEM),
     )
+    if endpoint.flow_label is not FlowLabel.SYSTEM and not any(":" in one for one in endpoint.addresses):
+        table.error("flow_label", "is of IPv6, and none of addresses is", "leave it away")
     if endpoint.ike_port == endpoint.nat_port:
         table.error("ike_port", "is the same as nat_port", "write ike_port = 0 to open nat_port only")
     table.close()

@@ -111,6 +111,7 @@ MISTAKES = [
      "1000"),
     (COMPLETE, 'start     = "traffic"', 'dummies = { when = "never" }', "peer.pe2.dummies.when", "unknown value",
      '"idle"'),
+    (COMPLETE, "[endpoint]", '[endpoint]\nflow_label = "sa"', "endpoint.flow_label", "none of addresses", "leave it"),
     (COMPLETE, 'start     = "traffic"', "tfc = 0", "peer.pe2.tfc", "no size to pad to", '"off"'),
     (COMPLETE, 'start     = "traffic"', 'tfc = "mtu"', "peer.pe2.tfc", "does not say where it ends",
      'mode = "tunnel"'),
