@@ -36,7 +36,9 @@ def test_all_that_a_feature_names_exists(feature: Feature) -> None:
     for test in tests:
         file, _, function = test.partition("::")
         tree = ast.parse((ROOT / file).read_text())
-        functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        functions = {
+            node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
         assert any(name.startswith("test_") for name in functions), f"{file} holds no tests"
         assert not function or function in functions, test
     for program, test in feature.programs.items():
