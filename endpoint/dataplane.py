@@ -231,7 +231,7 @@ class DataPlane:
                         self._count(outside, child, len(forwarded.packets))
                         return
                     runs.way, runs.child = way, child
-                self._protect(labelled, forwarded.bodies, runs.child, attachment, runs, now)
+                self._protect(labelled, forwarded, runs.child, attachment, runs, now)
             case Bypassed() as bypassed:
                 self._deliver_locally(bypassed)
             case Drop(reason=DropReason.NO_LABEL, peer=str(peer), vrf=str(vrf), label_class=label_class) if (
@@ -245,7 +245,7 @@ class DataPlane:
     def _protect(
         self,
         labelled: Labelled,
-        bodies: list[bytes],
+        forwarded: Forwarded,
         child: Child,
         attachment: str | None,
         runs: _Runs,
@@ -255,31 +255,34 @@ class DataPlane:
 
         All bodies are of one flow, so what is right for the header of one is right for all.
         """
-        fitting, stack_octets = child.plan.peer.fitting, len(labelled.stack)
-        room = child.budget.tunnel_mtu - stack_octets
-        if fitting.clamp_mss:
-            bodies = clamp_mss(bodies, room)
+        fitting = child.plan.peer.fitting
         if child.outbound_map is None:
-            outside = check_plain(child.policy, bodies[0])
+            outside = check_plain(child.policy, labelled.body)
             if outside is not None:
-                self._count(outside, child, len(bodies))
+                self._count(outside, child, len(forwarded.packets))
                 return
-        may_fragment = fitting.may_be_fragmented(bodies[0])
+        may_fragment = fitting.may_be_fragmented(labelled.body)
+        room = mss_room = child.budget.tunnel_mtu - len(labelled.stack)
         if may_fragment:
             room = LARGEST_PATH_OCTETS - child.budget.path_mtu + room
-        if max(map(len, bodies)) > room:
+        encapsulated = _as_they_are(forwarded, child, labelled.stack, room, mss_room)
+        if encapsulated is None:
+            bodies = forwarded.bodies
+            if fitting.clamp_mss:
+                bodies = clamp_mss(bodies, mss_room)
             bodies, too_big = fit(fitting, bodies, room)
             for body in too_big:
-                drop = self._outbound.check_size(labelled._replace(body=body), room + stack_octets)
+                drop = self._outbound.check_size(labelled._replace(body=body), room + len(labelled.stack))
                 if drop is not None:
                     child.drops[drop.reason] += 1
                     self._drop_outbound(drop, attachment, now)
-        if bodies:
+            if not bodies:
+                return
             encapsulated = child.encapsulator.encapsulate_batch(labelled.stack, bodies, labelled.dscp)
-            tos = labelled.dscp << 2
-            if child.plan.peer.ecn is Ecn.COPY:
-                tos |= labelled.ecn
-            runs.add(child, OuterFields(tos, labelled.ttl), may_fragment, *encapsulated)
+        tos = labelled.dscp << 2
+        if child.plan.peer.ecn is Ecn.COPY:
+            tos |= labelled.ecn
+        runs.add(child, OuterFields(tos, labelled.ttl), may_fragment, *encapsulated)
 
     def _send_run(self, run: _Run, payloads: list[bytes], *, now: float) -> None:
         """Seal the payloads of a run and send them."""
@@ -620,6 +623,19 @@ class _Runs:
         if self._run is not None and self._payloads:
             payloads, self._payloads = self._payloads, []
             self._send(self._run, payloads)
+
+
+def _as_they_are(
+    forwarded: Forwarded, child: Child, stack: bytes, room: int, mss_room: int
+) -> tuple[int, list[bytes]] | None:
+    """Next header and payloads of packets of which nothing is changed but their TTL; None: a closer look is needed."""
+    packets, wrapper = forwarded.packets, child.encapsulator.wrapper(stack)
+    if wrapper is None or len(packets) == 1 or max(map(len, packets)) > room:
+        return None
+    if child.plan.peer.fitting.clamp_mss and clamp_mss(packets, mss_room) is not packets:
+        return None
+    next_header, front = wrapper
+    return next_header, forwarded.bodies_behind(front)
 
 
 def _destination(packet: bytes) -> bytes:

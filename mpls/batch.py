@@ -4,43 +4,54 @@ Knows nothing of IKE, ESP, sockets and queues, as `forwarding` does not. What co
 each packet, in their order.
 
 The packets of one flow that follow each other, alike in all that the walks look at, are a run: the first takes the
-reference, the others have its result, but for their own octets. Packets that are anything out of the ordinary
-(options, extension headers, fragments, ICMP, more than one label) are runs of one.
+reference, the others have its result, but for their own octets. `headers` finds the runs, and makes the headers of
+the next hop. Packets that are anything out of the ordinary (options, extension headers, fragments, ICMP, more than
+one label) are runs of one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
-from mpls import encapsulation, ip
+from mpls import encapsulation
 from mpls.child_policy import EgressPolicy
 from mpls.encapsulation import Mode
 from mpls.forwarding import Bypassed, Delivery, Drop, Labelled, Outbound, check_inbound
-from mpls.ip import IPV4_HEADER_OCTETS, IPV6_HEADER_OCTETS, PlainHeader
+from mpls.headers import Run, runs
 from mpls.label_space import LabelSpace
 from mpls.labels import ENTRY_OCTETS
 from mpls.vrf import Vrf
 
 __all__ = ["Delivered", "Forwarded", "check_inbound_batch", "forward_batch"]
 
-_PORTS_OCTETS: Final = 4
-_TTL_END: Final = 9
-"""The TTL stands before this octet in IPv4 (the ninth) and IPv6 (the eighth)."""
 _GRE_OF_MPLS: Final = b"\0\0" + encapsulation.MPLS_UNICAST.to_bytes(2, "big")
 
 
 class Forwarded(NamedTuple):
-    """What became of `packets`: `first` of the first of them. When it is labelled, `bodies` are those of all of
-    them, which have the rest in common; else it is one packet.
+    """What became of a run of packets: `first` of the first of them. When it is labelled, all of them have it in
+    common, but for their bodies; else it is one packet.
     """
 
     first: Labelled | Bypassed | Drop
-    bodies: list[bytes]
-    packets: list[bytes]
+    run: Run
 
     @classmethod
-    def of(cls, first: Labelled | Bypassed | Drop, packet: bytes) -> Self:
+    def of(cls, first: Labelled | Bypassed | Drop, packet: bytes) -> "Forwarded":
         """Of a single packet."""
-        return cls(first, [first.body] if isinstance(first, Labelled) else [], [packet])
+        return cls(first, Run([packet]))
+
+    @property
+    def packets(self) -> list[bytes]:
+        """As they came."""
+        return self.run.packets
+
+    @property
+    def bodies(self) -> list[bytes]:
+        """Of a labelled run: as they go on."""
+        return self.bodies_behind(b"")
+
+    def bodies_behind(self, front: bytes) -> list[bytes]:
+        """The bodies, each with `front` before it: put together only once."""
+        return self.run.onward(self.first.body, front) if isinstance(self.first, Labelled) else []
 
 
 class Delivered(NamedTuple):
@@ -54,13 +65,13 @@ class Delivered(NamedTuple):
 
 def forward_batch(outbound: Outbound, attachment: str, packets: Sequence[bytes]) -> Iterator[Forwarded]:
     """As `outbound.forward` for each packet."""
-    for run in _runs(packets, 0):
-        first = outbound.forward(attachment, run[0])
+    for run in runs(packets):
+        first = outbound.forward(attachment, run.packets[0])
         if isinstance(first, Labelled):
-            yield Forwarded(first, _follow(first.body, run, 0), run)
+            yield Forwarded(first, run)
         else:
-            yield Forwarded.of(first, run[0])
-            for packet in run[1:]:
+            yield Forwarded.of(first, run.packets[0])
+            for packet in run.packets[1:]:
                 yield Forwarded.of(outbound.forward(attachment, packet), packet)
 
 
@@ -78,6 +89,7 @@ def check_inbound_batch(
     def check(payload: bytes) -> Delivery | Drop:
         return check_inbound(policy, labels, next_header, payload, outer_source, outer_destination, vrfs)
 
+    # What stands before the IP packet is alike in a run, so the first says it for all of them.
     at = 0
     while at < len(payloads):
         front = _octets_in_front(policy, next_header, payloads[at])
@@ -85,15 +97,17 @@ def check_inbound_batch(
             yield _delivered(check(payloads[at]))
             at += 1
             continue
-        run = next(_runs(payloads[at:], front))
-        at += len(run)
-        first = check(run[0])
-        if isinstance(first, Delivery) and not first.stack:
-            yield Delivered(first, _follow(first.packet, run, front))
-        else:
-            yield _delivered(first)
-            for payload in run[1:]:
-                yield _delivered(check(payload))
+        for run in runs(payloads[at:] if at else payloads, front):
+            if at and front != _octets_in_front(policy, next_header, run.packets[0]):
+                break
+            at += len(run.packets)
+            first = check(run.packets[0])
+            if isinstance(first, Delivery) and not first.stack:
+                yield Delivered(first, run.onward(first.packet))
+            else:
+                yield _delivered(first)
+                for payload in run.packets[1:]:
+                    yield _delivered(check(payload))
 
 
 def _delivered(outcome: Delivery | Drop) -> Delivered:
@@ -113,67 +127,3 @@ def _octets_in_front(policy: EgressPolicy, next_header: int, payload: bytes) -> 
     else:
         return None
     return octets if len(payload) > octets and payload[octets - 2] & 1 else None  # S: the only label
-
-
-def _runs(packets: Sequence[bytes], front: int) -> Iterator[list[bytes]]:
-    """Packets in a row of one flow, in all that is looked at alike but for length, identification and checksum.
-
-    `front`: so many octets stand before the IP header; they are alike too.
-    """
-    at, count = 0, len(packets)
-    while at < count:
-        first = packets[at]
-        header = PlainHeader.parse(first[front:] if front else first) if at + 1 < count else None
-        if header is None:
-            yield [first]
-            at += 1
-            continue
-        is_ipv4 = first[front] == 0x45
-        octets = front + (IPV4_HEADER_OCTETS if is_ipv4 else IPV6_HEADER_OCTETS) + _PORTS_OCTETS
-        start, at = at, at + _run_length(packets, at, front, octets, is_ipv4)
-        yield list(packets[start:at])
-
-
-def _run_length(packets: Sequence[bytes], start: int, front: int, octets: int, is_ipv4: bool) -> int:
-    """How many packets from `start` on are alike in the first `octets`, headers and ports."""
-    size = len(packets[start])
-    all_bits = (1 << 8 * octets) - 1
-    if is_ipv4:
-        # After the length come the identification, and the checksum after TTL and protocol.
-        after_header = 8 * (octets - front - IPV4_HEADER_OCTETS)
-        length_at = 8 * (octets - front - 4)
-        free = 0xFFFF << 8 * (octets - front - 6) | 0xFFFF << 8 * (octets - front - 12)
-        not_counted = front
-    else:
-        after_header, length_at, free = 0, 8 * (octets - front - 6), 0
-        not_counted = front + IPV6_HEADER_OCTETS
-    header_bits = (1 << 8 * IPV4_HEADER_OCTETS) - 1
-    fixed = all_bits ^ free
-    fixed_but_length = fixed ^ 0xFFFF << length_at
-    from_bytes = int.from_bytes
-    expected = from_bytes(packets[start][:octets], "big")
-    is_padded = expected >> length_at & 0xFFFF != size - not_counted
-    count, looked_at = 1, slice(octets)
-    for packet in packets[start + 1 :]:
-        number = from_bytes(packet[looked_at], "big")
-        if len(packet) != size:
-            has_other_length = number >> length_at & 0xFFFF != len(packet) - not_counted
-            if is_padded or has_other_length or (number ^ expected) & fixed_but_length:
-                break
-        elif (number ^ expected) & fixed:
-            break
-        if is_ipv4 and (number >> after_header & header_bits) % 0xFFFF:
-            break
-        count += 1
-    return count
-
-
-def _follow(first: bytes, run: list[bytes], front: int) -> list[bytes]:
-    """The packets of a run as they go on; `first`: as the reference says of the first."""
-    end = front + len(first)
-    # Padding is behind all of them or none.
-    part = slice(front, None if len(run[0]) == end else end)
-    packets = run if part == slice(0, None) else [packet[part] for packet in run]
-    if first[:_TTL_END] == packets[0][:_TTL_END]:
-        return packets
-    return [ip.decrement_ttl(packet) for packet in packets]

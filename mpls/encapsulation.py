@@ -127,12 +127,15 @@ class Encapsulator:
         packet = build_ip(self.local.packed, self.peer.packed, self.encapsulation.value, mpls, dscp=dscp)
         return IPV4_IN_IP if self.local.version == 4 else IPV6_IN_IP, packet
 
+    def wrapper(self, stack: bytes) -> tuple[int, bytes] | None:
+        """ESP next header, and what `encapsulate` puts before each body, where that is the same for all."""
+        if self._fixed is None:
+            return None
+        next_header, shim = self._fixed
+        return next_header, shim + stack
+
     def encapsulate_batch(self, stack: bytes, bodies: list[bytes], dscp: int = 0) -> tuple[int, list[bytes]]:
         """As `encapsulate` for each of some bodies, at least one, of one IP version and under one stack."""
-        if self._fixed is not None:
-            next_header, shim = self._fixed
-            front = shim + stack
-            return next_header, [front + body for body in bodies]
         payloads = [self.encapsulate(stack, body, dscp) for body in bodies]
         return payloads[0][0], [payload for _, payload in payloads]
 

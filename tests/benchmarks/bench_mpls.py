@@ -31,7 +31,7 @@ from mpls.forwarding import (
     check_outbound,
 )
 from mpls.identifiers import VrfId
-from mpls.ip import build_ip
+from mpls.ip import IPV4_HEADER_OCTETS, build_ip, internet_checksum
 from mpls.label_space import LabelSpace
 from mpls.labels import LabelEntry
 from mpls.selectors import MplsVrfSelector
@@ -59,6 +59,16 @@ def ns_each(work: Callable[[], int]) -> Callable[[], float]:
     return measure
 
 
+def udp_packet(number: int) -> bytes:
+    """One of 1400 octets of a flow; as of a customer's host, each has an identification of its own."""
+    packet = bytearray(
+        build_ip(ip_address("10.1.0.9").packed, ip_address("10.2.0.9").packed, 17, bytes(OCTETS - 28))
+    )
+    packet[4:6], packet[10:12] = number.to_bytes(2, "big"), b"\0\0"
+    packet[10:12] = internet_checksum(bytes(packet[:IPV4_HEADER_OCTETS])).to_bytes(2, "big")
+    return bytes(packet)
+
+
 def label_path() -> Result:
     """A plain packet of 1400 octets from the customer to the customer, and ESP over the same octets alone."""
     red = Vrf("red", "name:red", attachments=(Attachment("red0", (ip_interface("10.1.0.1/24"),)),))
@@ -72,9 +82,8 @@ def label_path() -> Result:
     transform, keys = transform_for(20, 256), os.urandom(36)
     sender = OutboundSa(b"\xc0\0\0\1", transform, keys)
     receiver = InboundSa(b"\xc0\0\0\1", transform, keys)
-    packet = build_ip(ip_address("10.1.0.9").packed, ip_address("10.2.0.9").packed, 17, bytes(OCTETS - 28))
-    packets = [packet] * BATCH
-    payloads = [LabelEntry(1001, 0, True, 255).encode() + packet] * BATCH
+    packets = [udp_packet(number) for number in range(BATCH)]
+    payloads = [LabelEntry(1001, 0, True, 255).encode() + packet for packet in packets]
 
     def esp(batch: list[bytes]) -> list[bytes]:
         receiver.replay = ReplayWindow()
@@ -95,7 +104,7 @@ def label_path() -> Result:
                     raise SystemExit(f"not forwarded: {first}")
                 if check_outbound(child_map, first, Encapsulation.MPLS_IN_IP) is not None:
                     raise SystemExit("outside the selectors")
-                ready += [first.stack + body for body in run.bodies]
+                ready += run.bodies_behind(first.stack)
             opened = esp(ready)
             delivered = check_inbound_batch(policy, space, MPLS_IN_IP, opened, HERE, THERE, {"red": red})
             if sum(len(run.packets) for run in delivered) != BATCH:

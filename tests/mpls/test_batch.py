@@ -12,8 +12,9 @@ from mpls.classes import LabelClass
 from mpls.crypto_map import compile_default
 from mpls.encapsulation import Encapsulation, Encapsulator, Mode
 from mpls.forwarding import Bypassed, Delivery, Drop, ForwardingTable, Labelled, Outbound, check_inbound
+from mpls.headers import runs
 from mpls.identifiers import ClassId
-from mpls.ip import build_ip, internet_checksum
+from mpls.ip import build_ip, decrement_ttl, internet_checksum
 from mpls.label_space import LabelSpace
 from mpls.labels import LabelStack
 from mpls.vrf import Attachment, Vrf
@@ -91,6 +92,7 @@ def test_outbound_is_forward_many_times(packets: list[bytes]) -> None:
         seen += one.packets
         if isinstance(one.first, Labelled):
             assert one.bodies[0] == one.first.body
+            assert one.bodies_behind(b"abcd") == [b"abcd" + body for body in one.bodies]
             outcomes += [one.first._replace(body=body) for body in one.bodies]
         else:
             assert len(one.packets) == 1 and not one.bodies
@@ -251,3 +253,34 @@ def test_encapsulate_batch_is_encapsulate_many_times(encapsulation: Encapsulatio
     assert [(next_header, payload) for payload in payloads] == [
         wrapper.encapsulate(b"abcd", body, 46) for body in bodies
     ]
+    alike = wrapper.wrapper(b"abcd")
+    if alike is not None:
+        assert (alike[0], [alike[1] + body for body in bodies]) == (next_header, payloads)
+
+
+def test_checksums_near_the_end_of_their_range_go_on_as_one_by_one() -> None:
+    packets = []
+    for checksum in (0xFEFE, 0xFEFF, 0xFF00, 0xFFFE, 0xFFFF, 0x0000, 0x0001, 0xFEFF):
+        blank = packet("10.1.0.9", "10.2.0.9", 0, 8)
+        blank = blank[:10] + checksum.to_bytes(2, "big") + blank[12:]
+        identification = -int.from_bytes(blank[:20], "big") % 0xFFFF
+        packets.append(blank[:4] + identification.to_bytes(2, "big") + blank[6:])
+    assert bodies_of(packets) == [[decrement_ttl(one) for one in packets]]
+
+
+def test_flows_that_change_in_a_batch_are_runs_of_their_own() -> None:
+    one, other, six = (
+        packet(f"10.1.0.{number}" if number < 6 else "2001:db8:1::9", destination, 1, 8)
+        for number, destination in ((4, "10.2.0.9"), (5, "10.2.0.9"), (6, "2001:db8:2::9"))
+    )
+    tiny = one[:22]
+    batch = [one, one, tiny, other, six, six, one, one, other, other, other] * 10
+    found = [run.packets for run in runs(batch)]
+    assert [packet for run in found for packet in run] == batch
+    assert [len(run) for run in found][:7] == [2, 1, 1, 2, 2, 3, 2]
+
+
+def test_a_packet_cut_within_its_ports_is_of_no_flow() -> None:
+    ends = ip_address("10.1.0.9").packed, ip_address("10.2.0.9").packed
+    whole, cut = (build_ip(*ends, 17, b"\x03\xe8" + rest) for rest in (b"  data", b""))
+    assert [len(run.packets) for run in runs([whole, whole, cut, whole])] == [2, 1, 1]
