@@ -73,13 +73,17 @@ class Addresses:
                 self._on_address(place[1], address, True)
         self._tell_outbound(place)
 
-    def on_gone(self, session: int) -> None:
-        """The session is over, and with it what it gave and got."""
+    def take_back(self, session: int) -> None:
+        """The session does not have what it was given."""
         if session in self._leased:
             peer, _ = self._leased[session]
             self._set_routes(session, is_there=False)
             del self._leased[session]
             self.pools[peer.pool or ""].release(session)
+
+    def on_gone(self, session: int) -> None:
+        """The session is over, and with it what it gave and got."""
+        self.take_back(session)
         if session in self._assigned:
             place, addresses = self._assigned.pop(session)
             for address in addresses:

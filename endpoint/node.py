@@ -34,6 +34,7 @@ from endpoint.state import EndpointState
 from endpoint.tables import build_tables
 from esp.errors import EspError
 from ike import (
+    AddressesUnused,
     AddressRequest,
     ChildSaClosed,
     ChildSaDeletionBegun,
@@ -58,6 +59,7 @@ from ike import (
     PeerAddressChanged,
     TraceRecord,
 )
+from ike.config import EngineSettings
 from ike.entropy import Entropy
 from ike.numbers import NotifyType
 from ike.wire.payloads import NotifyPayload
@@ -124,6 +126,7 @@ class Node:
             connections,
             entropy=entropy,
             registry=selector_registry(),
+            settings=EngineSettings(window=config.endpoint.window),
             informational=self._on_informational,
             configure=self._lease,
             key_log=observers.ike_keys,
@@ -431,6 +434,8 @@ class Node:
         return Path((local, plan.connection.local_port), (peer, plan.peer.port))
 
     def _on_event(self, event: Event, now: float) -> None:
+        if isinstance(event, IkeSaEstablished):
+            self._sessions[event.session] = self._plan_of(event).peer.name
         self._tell(event, now)
         match event:
             case IkeSaEstablished():
@@ -451,6 +456,8 @@ class Node:
                 self._on_path(event)
             case NotifyAnswered():
                 self._on_answered(event, now)
+            case AddressesUnused():
+                self.addresses.take_back(event.session)
             case IkeSaRekeyed() | PathRefused():
                 pass
         if self._observers.event is not None:
@@ -503,9 +510,8 @@ class Node:
         del self.plans[name], self._attempts[name]
 
     def _on_established(self, event: IkeSaEstablished, now: float) -> None:
-        session, plan = event.session, self._plan_of(event)
-        peer = plan.peer.name
-        self._sessions[session] = peer
+        session, peer = event.session, self._sessions[event.session]
+        plan = self.plans[peer]
         self.addresses.on_established(event, plan.peer)
         self._attempts[peer] = 0
         if event.is_mobile:

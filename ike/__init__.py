@@ -24,6 +24,7 @@ from ike.engine import IkeEngine
 from ike.entropy import Entropy, SystemEntropy
 from ike.errors import IkeError, LocalError, ParseError, SchemaError, UntrustedError
 from ike.events import (
+    AddressesUnused,
     ChildSa,
     ChildSaClosed,
     ChildSaDeletionBegun,
@@ -58,6 +59,7 @@ from ike.x509 import TrustStore
 __all__ = [
     "AddressRequest",
     "AddressSelector",
+    "AddressesUnused",
     "ChildConfig",
     "ChildSa",
     "ChildSaClosed",

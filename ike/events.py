@@ -274,6 +274,13 @@ class PathRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressesUnused:
+    """What `configure` has given for this session was not told to the peer, whose request was refused after all."""
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
 class NotifyAnswered:
     """The answer to `send_notify`; `notifies` is None when the session went before it came."""
 
@@ -303,6 +310,7 @@ Event = (
     | ChildSaClosed
     | PeerAddressChanged
     | PathRefused
+    | AddressesUnused
     | NotifyAnswered
     | RequestRefused
 )

@@ -15,7 +15,7 @@ from ike.crypto.prf import Prf
 from ike.errors import LocalError, ParseError, SchemaError
 from ike.events import CloseReason, Direction, DropReason, FailureReason, IkeKeyLogEntry
 from ike.exchanges.exchange import Close, Exchange, Fail, Outcome, Successor, error_in
-from ike.exchanges.informational import Complain, LastWords
+from ike.exchanges.informational import Complain, LastWords, delete_ike_sa
 from ike.exchanges.rekey_ike import RekeyIkeSa
 from ike.exchanges.respond import respond
 from ike.exchanges.sa_init import InitiateSa
@@ -147,13 +147,21 @@ class IkeSa:
     # --- sending
 
     def start(self, exchange: Exchange, now: float) -> bool:
-        """Send a request, or find that it has become pointless. The caller has seen that the window is open."""
+        """Send a request, or find that it has become pointless. The caller has seen that the window is open.
+
+        If what we are told to say fits into no message, the IKE SA ends: without it nothing goes on.
+        """
         payloads = exchange.request(self, now)
         if payloads is None:
             return False
         payloads = self._with_window(exchange.exchange_type, payloads)
         message = self._message(exchange.exchange_type, payloads, self.requests.next_id)
-        datagrams = self._seal(message, now)
+        try:
+            datagrams = self._seal(message, now)
+        except LocalError as error:
+            self._lose(exchange)
+            self._give_up(f"our request cannot be sent: {error}", now)
+            return False
         message_id = self.requests.send(exchange, datagrams)
         self._send(datagrams, self.path, now)
         self._set_retransmission(message_id, 1, now)
@@ -385,7 +393,12 @@ class IkeSa:
         if not any(delete.protocol == ProtocolId.IKE for delete in message.all(DeletePayload)):
             self.session.note_request_on(self, now)
         outcome = respond(self, message, story, path)
-        self.respond(message, outcome.response, path, now)
+        try:
+            self.respond(message, outcome.response, path, now)
+        except LocalError as error:
+            is_new = self.state is IkeSaState.CONNECTING
+            self._give_up(f"our answer cannot be sent: {error}", now, () if is_new else (delete_ike_sa(),))
+            return
         self.commit(outcome, now)
 
     def _give_up(self, detail: str, now: float, last_words: Sequence[Payload] = ()) -> None:

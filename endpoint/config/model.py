@@ -10,7 +10,7 @@ from pathlib import Path
 
 from endpoint.config.problems import Problem
 from endpoint.config.values import Address, AddressRange, Prefix
-from ike.config import Mode, RetransmitPolicy
+from ike.config import EngineSettings, Mode, RetransmitPolicy
 from ike.crypto.signatures import PrivateKey, PublicKey
 from ike.identities import IdentityPattern, parse_peer_name
 from ike.wire.identity import Identity
@@ -84,7 +84,10 @@ class FlowLabel(Enum):
 
 @dataclass(frozen=True, slots=True)
 class EndpointConfig:
-    """`[endpoint]`. `ike_port` 0: only `nat_port` is opened. `label_range`: what bindings are taken from."""
+    """`[endpoint]`. `ike_port` 0: only `nat_port` is opened. `label_range`: what bindings are taken from.
+
+    `window`: requests of a peer that are taken at once, and sent if it takes as many (RFC 7296 2.3).
+    """
 
     identity: str
     addresses: tuple[str, ...]
@@ -94,6 +97,7 @@ class EndpointConfig:
     nat_port: int = 4500
     label_range: tuple[int, int] = DEFAULT_LABEL_RANGE
     flow_label: FlowLabel = FlowLabel.SYSTEM
+    window: int = EngineSettings().window
 
 
 @dataclass(frozen=True, slots=True)

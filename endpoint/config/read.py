@@ -33,6 +33,7 @@ from endpoint.config.values import (
     parse_tc,
     text_of,
 )
+from ike.config import EngineSettings
 from ike.identities import parse_peer_name
 from ike.wire.identity import Identity
 from mpls.classes import LabelClass
@@ -40,6 +41,7 @@ from mpls.identifiers import ClassId, VrfId, parse_class
 from mpls.models import QosModel, TtlModel
 from mpls.vrf import Urpf
 
+HIGHEST_WINDOW = 64
 T = TypeVar("T")
 D = TypeVar("D")
 
@@ -59,6 +61,7 @@ def read_endpoint(root: Table) -> EndpointConfig:
         nat_port=table.integer("nat_port", 4500, 1, 65535),
         label_range=_read_label_range(table),
         flow_label=table.choice("flow_label", FlowLabel, FlowLabel.SYSTEM),
+        window=table.integer("window", EngineSettings().window, 1, HIGHEST_WINDOW),
     )
     if endpoint.flow_label is not FlowLabel.SYSTEM and not any(":" in one for one in endpoint.addresses):
         table.error("flow_label", "is of IPv6, and none of addresses is", "leave it away")

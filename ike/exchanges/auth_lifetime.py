@@ -13,7 +13,9 @@ from ike.wire.payloads import NotifyPayload
 __all__ = ["announced_lifetime", "lifetime_notify"]
 
 SHORTEST_S = 60.0
-"""What a peer may ask for: RFC 4478 3 finds less than 300 s unusual, and nothing must become a storm."""
+"""What we ask of a peer: RFC 4478 3 finds less than 300 s unusual."""
+SHORTEST_ANNOUNCED_S = 20.0
+"""What a peer may ask of us: nothing must become a storm."""
 
 
 def lifetime_notify(connection: Connection) -> tuple[NotifyPayload, ...]:
@@ -28,4 +30,4 @@ def announced_lifetime(message: Message) -> float | None:
     notify = message.notify(NotifyType.AUTH_LIFETIME)
     if notify is None or len(notify.data) != 4:
         return None
-    return max(SHORTEST_S, float(int.from_bytes(notify.data, "big")))
+    return max(SHORTEST_ANNOUNCED_S, float(int.from_bytes(notify.data, "big")))

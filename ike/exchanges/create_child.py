@@ -29,7 +29,7 @@ from ike.child import (
 from ike.config import ChildConfig, Mode
 from ike.configuration import Ends
 from ike.crypto.kex import KeyExchange, KeyExchangeError
-from ike.events import ChildSa, ChildSaFailed, CloseReason
+from ike.events import AddressesUnused, ChildSa, ChildSaFailed, CloseReason
 from ike.exchanges.configuration import Given, respond_configuration
 from ike.exchanges.exchange import (
     NOTHING,
@@ -367,27 +367,23 @@ def respond_create_child(sa: IkeSa, message: Message) -> Outcome:
         if any(isinstance(exchange, MakeChildSa) for exchange in sa.requests.exchanges):
             raise Refused(NotifyType.TEMPORARY_FAILURE, "perhaps the child that we are making")
         raise Refused(NotifyType.CHILD_SA_NOT_FOUND, "no such child", protocol=rekey.protocol, spi=rekey.spi)
-    count, enough = len(session.children), session.connection.max_children if session.connection else 0
-    if old is not None:
-        # Those that were rekeyed live until the peer deletes them, or for a while: a temporary condition (2.25).
-        if count >= 2 * enough:
-            raise Refused(NotifyType.TEMPORARY_FAILURE, f"{count} children, the replaced ones not deleted")
-        agreed = agree_to_rekey(terms, old, sa.host.registry)
-        given = Given()
-    else:
-        if count >= enough:
-            raise Refused(NotifyType.NO_ADDITIONAL_SAS, f"{count} children are enough")
-        given = respond_configuration(sa, session.connection, session.peer_id, message, with_child=True)
-        if given.refused:
-            raise given.refused
-        ends = Ends.of(sa.path, session.assigned, given.leased)
-        agreed = agree(terms, session.usable_children, ends, sa.host.registry, in_auth=False)
-    groups = ke_groups((agreed.proposal,))
-    ke_r: tuple[KePayload, ...] = ()
-    shared = None
-    if groups:
-        public, shared = answer_key_exchange(sa.host, groups[0], message.get(KePayload))
-        ke_r = (public,)
+    given = Given()
+    try:
+        if old is None:
+            _check_room(sa)
+            given = respond_configuration(sa, session.connection, session.peer_id, message, with_child=True)
+            if given.refused:
+                raise given.refused
+            ends = Ends.of(sa.path, session.assigned, given.leased)
+            agreed = agree(terms, session.usable_children, ends, sa.host.registry, in_auth=False)
+        else:
+            _check_room(sa, replaced=True)
+            agreed = agree_to_rekey(terms, old, sa.host.registry)
+        ke_r, shared = _answer_key_exchange(sa, agreed, message)
+    except Refused:
+        if session.leased is None and given.leased is not None:
+            sa.host.emit(AddressesUnused(session.number))
+        raise
     nonce_r, spi_in = NoncePayload(sa.host.nonce()), sa.host.new_child_spi()
     nonces = (nonce_i.data, nonce_r.data)
     child = install(sa, agreed.config, spi_in, agreed, terms.accepts_tfc, nonces, shared, is_creator=False)
@@ -395,6 +391,28 @@ def respond_create_child(sa: IkeSa, message: Message) -> Outcome:
     add = AddChild(child, old.sa.spi_in if old else None, use_outbound=old is None)
     response = (*given.reply, *grant_terms(agreed, spi_in).payloads(nonce_r, *ke_r))
     return Outcome(response=response, leased=given.leased, add=add)
+
+
+def _check_room(sa: IkeSa, *, replaced: bool = False) -> None:
+    """Whether there may be one more child, or one in the place of another. Raises Refused."""
+    children, connection = sa.session.children, sa.session.connection
+    count, enough = len(children), connection.max_children if connection else 0
+    # Those that were rekeyed live until the peer deletes them, or for a while: a temporary condition (2.25).
+    if replaced and count >= 2 * enough:
+        raise Refused(NotifyType.TEMPORARY_FAILURE, f"{count} children, the replaced ones not deleted")
+    if not replaced and count >= enough:
+        raise Refused(NotifyType.NO_ADDITIONAL_SAS, f"{count} children are enough")
+
+
+def _answer_key_exchange(
+    sa: IkeSa, agreed: Agreement, message: Message
+) -> tuple[tuple[KePayload, ...], bytes | None]:
+    """KEr and the shared secret, if the proposal has a key exchange. Raises Refused."""
+    groups = ke_groups((agreed.proposal,))
+    if not groups:
+        return (), None
+    public, shared = answer_key_exchange(sa.host, groups[0], message.get(KePayload))
+    return (public,), shared
 
 
 def grant_terms(agreed: Agreement, spi_in: bytes) -> ChildTerms:

@@ -94,6 +94,10 @@ class StrongSwanCase(Case):
             *names, psk=PSK, children=self.children(), encap=True, proposals=self.peer_proposals
         )
 
+    def more_connections(self, names: tuple[str, str, str, str]) -> tuple[Connection, ...]:
+        """Those that charon knows beside it."""
+        return ()
+
     def prepare(self, lab: Lab, container: SwanContainer) -> None:
         """What both programs need in their folders (pe1, pe2) before they start."""
 
@@ -156,7 +160,8 @@ start = "{self.start}"
             stack.enter_context(Capture(lab.capture, netns=network.wire, interface=network.bridge))
             self.prepare(lab, container)
             names = (self.ends[1], self.ends[0], "pe2.example", "pe1.example")
-            charon = container.start_strongswan(self.connection(names), settings=self.charon_settings)
+            connections = (self.connection(names), *self.more_connections(names))
+            charon = container.start_strongswan(*connections, settings=self.charon_settings)
             ours = Mplsec(lab.folder / "pe1", self.config(red), PSK, netns=front_door, state=lab.state)
             stack.enter_context(ours)
             yield Running(lab, network, red, container, charon, ours)

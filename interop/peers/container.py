@@ -51,9 +51,9 @@ class SwanContainer(Container):
             self.__exit__()
             raise
 
-    def start_strongswan(self, connection: Connection, *, settings: str = "") -> StrongSwan:
-        """`settings`: more lines of strongswan.conf for charon."""
-        return StrongSwan(self, connection, plugins=f"{PLUGINS}\n  {settings}")
+    def start_strongswan(self, connection: Connection, *others: Connection, settings: str = "") -> StrongSwan:
+        """`others`: connections beside it; `settings`: more lines of strongswan.conf for charon."""
+        return StrongSwan(self, connection, plugins=f"{PLUGINS}\n  {settings}", others=others)
 
     def answer_mpls(self, *, peer: str, labels: dict[int, int]) -> None:
         """Start a PE's customer: pings inside protocol 137 are answered; `labels`: arriving to leaving."""

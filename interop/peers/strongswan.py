@@ -165,9 +165,9 @@ class StrongSwan:
         """Rekey a child, or without a name the IKE SA; it only begins."""
         return self._swanctl(f"--rekey --child {child}" if child else "--rekey --ike peer")
 
-    def terminate(self, child: str | None = None) -> str:
-        """Delete a child, or without a name the IKE SA, and wait for the answer."""
-        what = f"--child {child}" if child else "--ike peer"
+    def terminate(self, child: str | None = None, *, ike: str = "peer") -> str:
+        """Delete a child, or without a name the IKE SA of the connection `ike`, and wait for the answer."""
+        what = f"--child {child}" if child else f"--ike {ike}"
         return self._swanctl(f"--terminate {what} --timeout 10")
 
     def forget(self) -> None:

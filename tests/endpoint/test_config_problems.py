@@ -46,6 +46,7 @@ MISTAKES = [
     (COMPLETE, "state_dir  =", "nat_port = 0 #", "endpoint.nat_port", "0 is out of range", "use 1 to 65535"),
     (COMPLETE, "state_dir  =", "nat_port = true #", "endpoint.nat_port", "not true or false",
      "a whole number"),
+    (COMPLETE, "state_dir  =", "window = 0 #", "endpoint.window", "0 is out of range", "use 1 to 64"),
     (COMPLETE, "state_dir  =", "ike_port = 4500 #", "endpoint.ike_port", "same as nat_port", "ike_port = 0"),
     (COMPLETE, "state_dir  =", "label_range = [5, 100] #", "endpoint.label_range", "5 is no MPLS label",
      "16 to"),

@@ -611,3 +611,15 @@ def test_what_is_under_way_when_the_peer_deletes_is_still_taken() -> None:
     nodes.run(5.0)
     nodes.pe1.node.receive_esp([EspArrival([late], ("192.0.2.2", 0), "192.0.2.1")], nodes.now)
     assert nodes.pe1.drops("unknown_spi") == 1
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(8, 8), (1, 8), (8, 3)])
+def test_window_of_requests_is_the_smaller_of_what_both_ends_take(ours: int, theirs: int) -> None:
+    one, two = (configuration(number, 'start = "boot"') for number in (1, 2))
+    one = replace(one, endpoint=replace(one.endpoint, window=ours))
+    two = replace(two, endpoint=replace(two.endpoint, window=theirs))
+    nodes = NodePair(one, two).start()
+    nodes.run(2)
+    for end in nodes.ends.values():
+        (session,) = end.node.engine._host.sessions.values()
+        assert session.current.requests.size == min(ours, theirs)

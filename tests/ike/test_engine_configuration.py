@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_net
 import pytest
 
 from ike import (
+    AddressesUnused,
     AddressRequest,
     AddressSelector,
     ChildConfig,
@@ -294,6 +295,32 @@ def test_the_request_may_come_with_a_later_child() -> None:
     pair.run(1)
     assert len(gateway.asked) == 1
     assert only_child(pair.left).local_ts == only_child(pair.right).peer_ts == (HOST,)
+
+
+def test_an_address_for_a_child_that_is_refused_is_given_back_and_may_be_had_again() -> None:
+    gateway = Gateway(GIVEN)
+    pair = childless_pair(gateway, ASK4, ExchangeType.CREATE_CHILD_SA)
+    (connection,) = pair.left.engine._host.connections
+    wrong = replace(connection.children[0], name="wrong", mode=Mode.TRANSPORT)
+    session = pair.left.engine._host.sessions[pair.left.session]
+    session.connection = replace(connection, children=(wrong, *connection.children))
+    pair.left.engine.create_child(pair.left.session, "wrong", pair.now)
+    pair.run(1)
+    assert len(pair.left.all(ChildSaFailed)) == len(pair.right.all(AddressesUnused)) == 1
+    assert pair.right.engine.sessions()[0].leased is None
+    pair.left.engine.create_child(pair.left.session, "net", pair.now)
+    pair.run(1)
+    assert len(gateway.asked) == 2 and len(pair.right.all(AddressesUnused)) == 1
+    assert only_child(pair.right).peer_ts == (HOST,)
+
+
+def test_an_address_is_kept_by_an_ike_sa_whose_first_child_is_refused() -> None:
+    gateway = Gateway(GIVEN)
+    pair = pair_of(gateway, left={"children": (replace(CLIENT, mode=Mode.TRANSPORT),)})
+    pair.initiate()
+    pair.run(2)
+    assert pair.left.all(ChildSaFailed) and not pair.right.all(AddressesUnused)
+    assert pair.left.engine.sessions()[0].assigned == pair.right.engine.sessions()[0].leased == GIVEN
 
 
 def test_the_request_may_come_by_itself() -> None:

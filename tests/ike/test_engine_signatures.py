@@ -56,6 +56,23 @@ def connect(pair: Pair) -> Pair:
     return pair
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_end_whose_certificates_fit_into_no_message_fails_and_says_so(side: str) -> None:
+    """What a datagram asks for never makes the engine raise, even if we are told to answer what cannot be said."""
+    auth = AUTHS[side].auth
+    assert isinstance(auth, SignatureAuth)
+    huge = replace(AUTHS[side], auth=replace(auth, chain=(*auth.chain, bytes(70_000))))
+    pair = connect(pair_with(**{side: huge}))
+    end = pair.left if side == "left" else pair.right
+    failed = end.last(IkeSaFailed)
+    assert failed.reason is FailureReason.PROTOCOL_ERROR
+    what = "request" if side == "left" else "answer"
+    assert failed.detail.startswith(f"our {what} cannot be sent: CertPayload")
+    pair.run(300)
+    assert pair.left.all(IkeSaFailed) and not end.engine.sessions()
+    assert not end.engine.sizes["ike_sas"]
+
+
 def of_kind(kind: str, side: str, **options: bool) -> Means:
     return signature_auth(
         leaf(f"{side}.example", MIDDLE, kind=kind, number=7), MIDDLE, trusts=STORE, **options
