@@ -28,6 +28,8 @@ class _Lanes(NamedTuple):
 
     ones, words   1 and 0xFFFF in the lowest bits of every lane
     fixed         the bits that packets of one flow have in common, in all lanes but the first
+    hop           what to add for one hop: to the checksum 0x0100, to the TTL -1
+    hop_and_one   0x0101 in the lowest bits of every lane
     not_counted   what the length field leaves out
     split         from the lanes, as octets, the headers without what is in front of them
     """
@@ -39,12 +41,14 @@ class _Lanes(NamedTuple):
     ones: int
     words: int
     fixed: int
+    hop: int
+    hop_and_one: int
     not_counted: int
     split: Callable[[bytes], tuple[bytes, ...]]
 
-    def shift(self, at: int, field_octets: int = 2) -> int:
-        """From a field of the IP header to the lowest bits of its lane."""
-        return 8 * (self.octets - self.front - at - field_octets)
+    def shift(self, at: int) -> int:
+        """From two octets of the IP header to the lowest bits of their lane."""
+        return 8 * (self.octets - self.front - at - 2)
 
     def starts(self, number: int, sizes: list[int]) -> list[int]:
         """The lanes with another flow than the one before, and the number of lanes.
@@ -54,19 +58,19 @@ class _Lanes(NamedTuple):
         """
         lane_bits, words = 8 * self.octets, self.words
         fields = number
-        if min(sizes) != max(sizes):
+        length_at = self.shift(_IPV4_LENGTH if self.is_ipv4 else _IPV6_LENGTH)
+        are_of_one_size = sizes.count(sizes[0]) == len(sizes)
+        if not are_of_one_size:
             counted = (max(0, size - self.not_counted).to_bytes(self.octets, "big") for size in sizes)
-            length_at = self.shift(_IPV4_LENGTH if self.is_ipv4 else _IPV6_LENGTH)
             fields ^= int.from_bytes(b"".join(counted), "big") << length_at
         differences = (fields ^ fields >> lane_bits) & self.fixed
         if self.is_ipv4:
-            sums = (
-                (number >> self.shift(_IPV4_LENGTH) & words)
-                + (number >> self.shift(_IPV4_IDENTIFICATION) & words)
-                + (number >> self.shift(_IPV4_CHECKSUM) & words)
-            )
-            for _ in range(2):
+            sums = number >> self.shift(_IPV4_IDENTIFICATION) & words
+            sums += number >> self.shift(_IPV4_CHECKSUM) & words
+            if not are_of_one_size:
+                sums += number >> length_at & words
                 sums = (sums & words) + (sums >> 16 & words)
+            sums = (sums & words) + (sums >> 16 & self.ones)
             differences |= (sums ^ sums >> lane_bits) & words >> lane_bits
         starts = []
         while differences:
@@ -77,17 +81,13 @@ class _Lanes(NamedTuple):
 
     def one_hop_on(self, number: int) -> tuple[bytes, ...]:
         """The IP headers, with ports, as `ip.decrement_ttl` has them. No TTL may be zero."""
-        ones, words = self.ones, self.words
         if self.is_ipv4:
+            # The checksum plus 0x0100 modulo 65535.
             checksum_at = self.shift(_IPV4_CHECKSUM)
-            old = number >> checksum_at & words
-            # Plus 0x0100 modulo 65535: one more from 65535 on.
-            new = old + ones * 0x0100
-            new = new + (new + ones >> 16 & ones) & words
-            number += (new - old << checksum_at) - (ones << self.shift(_IPV4_TTL, 1))
-        else:
-            number -= ones << self.shift(_IPV6_TTL, 1)
-        return self.split(number.to_bytes(self.packets * self.octets, "big"))
+            are_over = (number >> checksum_at & self.words) + self.hop_and_one >> 16 & self.ones
+            if are_over:
+                number -= are_over * 0xFFFF << checksum_at
+        return self.split((number + self.hop).to_bytes(self.packets * self.octets, "big"))
 
 
 @lru_cache(maxsize=256)
@@ -99,6 +99,10 @@ def _lanes(count: int, front: int, is_ipv4: bool) -> _Lanes:
         for at in (front + _IPV4_IDENTIFICATION, front + _IPV4_CHECKSUM):
             fixed[at : at + 2] = b"\0\0"
     ones = int.from_bytes((1).to_bytes(octets, "big") * count, "big")
+    ttl_at = 8 * (octets - front - 1 - (_IPV4_TTL if is_ipv4 else _IPV6_TTL))
+    hop = -(ones << ttl_at)
+    if is_ipv4:
+        hop += ones * 0x0100 << 8 * (octets - front - 2 - _IPV4_CHECKSUM)
     return _Lanes(
         count,
         octets,
@@ -107,6 +111,8 @@ def _lanes(count: int, front: int, is_ipv4: bool) -> _Lanes:
         ones,
         ones * 0xFFFF,
         int.from_bytes(fixed * (count - 1), "big"),
+        hop,
+        ones * 0x0101,
         front if is_ipv4 else front + IPV6_HEADER_OCTETS,
         Struct(f"{front}x{octets - front}s" * count).unpack,
     )
@@ -130,10 +136,10 @@ class Run(NamedTuple):
             part = slice(start, end)
             return [front + packet[part] for packet in self.packets]
         part = slice(self.lanes.octets, end)
-        headers = self.lanes.one_hop_on(self.number)
+        headers = zip(self.lanes.one_hop_on(self.number), self.packets, strict=True)
         if front:
-            headers = tuple([front + header for header in headers])
-        return [header + packet[part] for header, packet in zip(headers, self.packets, strict=True)]
+            return [front + header + packet[part] for header, packet in headers]
+        return [header + packet[part] for header, packet in headers]
 
 
 def runs(packets: Sequence[bytes], front: int = 0) -> Iterator[Run]:
@@ -182,9 +188,10 @@ def _side_by_side(
     lanes = _lanes(len(packets), front, is_ipv4)
     header_part = slice(lanes.octets)
     headers = [packet[header_part] for packet in packets]
-    too_short: set[int] = set()
-    if min(sizes) < lanes.octets:
-        too_short = {n for n, size in enumerate(sizes) if size < lanes.octets}
+    too_short = (
+        {n for n, size in enumerate(sizes) if size < lanes.octets} if min(sizes) < lanes.octets else ()
+    )
+    if too_short:
         headers = [header.ljust(lanes.octets) for header in headers]
     number = int.from_bytes(b"".join(headers), "big")
     starts = lanes.starts(number, sizes)
