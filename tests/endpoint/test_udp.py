@@ -205,6 +205,15 @@ async def test_refused_segmentation_sends_each_packet_once(pair: Pair, code: int
     assert refusing.calls == calls
 
 
+async def test_of_a_joined_send_that_is_refused_every_packet_is_counted(pair: Pair) -> None:
+    sender, receiver, _ = pair
+    real = sender._socket
+    sender._socket = RefusesJoined(real, errno.ENOBUFS)  # type: ignore[assignment]
+    sender.send_batch([ESP + bytes(100)] * 7, receiver.local)
+    sender._socket = real
+    assert sender.drops == {SocketDrop.CONGESTED: 7}
+
+
 async def test_joined_ike_and_esp_are_classified_segment_by_segment(pair: Pair) -> None:
     sender, receiver, received = pair
     # One UDP_SEGMENT send, as GRO would join one flow: an ESP packet, an IKE message and a keepalive.

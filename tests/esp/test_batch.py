@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esp.batch import Outcome, Row, open_batch, receive_batch, seal_batch
-from esp.engine import DUMMY_NEXT_HEADER, MAX_PACKET_OCTETS, InboundSad, Opened, protect
+from esp.engine import DUMMY_NEXT_HEADER, MAX_PACKET_OCTETS, InboundSad, Opened, protect, unprotect
 from esp.errors import DropReason, EspError, UsedUp
 from esp.replay import ReplayWindow
 from esp.sa import UNLIMITED, InboundSa, OutboundSa
@@ -310,6 +310,32 @@ def test_a_row_across_the_wrap_of_the_low_half(esn: bool) -> None:
     assert opened == [Opened(bytes([n]), MPLS_IN_IP, start + 1 + n) for n in range(count)]
     assert receiver.replay.highest == start + count
     assert open_each(receiver, packets) == [DropReason.REPLAY] * count
+
+
+def test_a_peer_that_begins_its_numbers_anew_without_esn_is_dropped_by_both() -> None:
+    """It has the keys, so the ICVs are right; 2^32 packets later its numbers have been used (RFC 4303 3.3.3)."""
+    sender = outbound(COMMON, 2**32 - 4)
+    sender.last_sequence = 2**33
+    packets = seal_batch(sender, [bytes([n]) for n in range(8)], 4)
+    quick, reference = inbound(COMMON, 2**32 - 4), inbound(COMMON, 2**32 - 4)
+    assert open_each(quick, packets) == [unprotect(reference, packet) for packet in packets]
+    assert inbound_state(quick) == inbound_state(reference)
+    assert quick.packets == 3 and quick.drops == {DropReason.TOO_OLD: 5}
+
+
+@pytest.mark.parametrize("plaintexts", [(b"", b"\x00\x04"), (b"\x00", b"\x00\x04"), (b"\x00\x04", b"\x00")])
+def test_a_plaintext_too_short_for_a_trailer_raises_nothing_though_its_icv_is_right(
+    plaintexts: tuple[bytes, ...],
+) -> None:
+    sender, packets = outbound(COMMON), []
+    for octets in plaintexts:
+        number = sender.next_sequence()
+        header = sender.spi + number.to_bytes(4, "big")
+        packets.append(sender.cipher.seal(header, b"", sender.cipher.iv(number), octets))
+    quick, reference = inbound(COMMON), inbound(COMMON)
+    assert open_each(quick, packets) == [unprotect(reference, packet) for packet in packets]
+    assert inbound_state(quick) == inbound_state(reference)
+    assert quick.drops == {DropReason.TRUNCATED: 1}
 
 
 def test_the_spi_behind_ours_is_not_ours_when_the_numbers_wrap() -> None:
