@@ -177,8 +177,7 @@ class StrongSwanScripts(ScriptsCase):
 class _Pluto:
     def __init__(self, linux: LinuxPe) -> None:
         protocol = ("type=transport", "leftprotoport=137", "rightprotoport=137", "pfs=no")
-        patience = "retransmit-timeout=15s"
-        self._pluto = Libreswan(linux, Conn(*NAMES, more=(*protocol, patience)))
+        self._pluto = Libreswan(linux, Conn(*NAMES, more=protocol))
         self._linux = linux
 
     @property
@@ -186,6 +185,8 @@ class _Pluto:
         return f"Linux {self._linux.kernel_version}, {self._pluto.version}"
 
     def initiate(self) -> None:
+        """Anew: it would go on with the SAs of earlier scripts, for as long as it takes to find them dead."""
+        self._pluto.restart()
         self._pluto.initiate(check=False)
 
     def rekey(self) -> None:

@@ -53,14 +53,26 @@ class Libreswan:
         secrets.write_text(f'@{conn.local_id} @{conn.remote_id} : PSK "{conn.psk}"\n')
         machine.sh(f"""mkdir -p /run/nss {RUN} /run/ipsec.d
 ipsec initnss --nssdir /run/nss >/dev/null
-{prepare}setsid /usr/libexec/ipsec/pluto --config /share/ipsec.conf --secretsfile /share/ipsec.secrets \\
-  --nssdir /run/nss --rundir {RUN} --ipsecdir /run/ipsec.d --logfile /share/pluto.log --nofork \\
-  >/share/pluto.out 2>&1 </dev/null &
+{prepare}""")
+        self.start()
+
+    def start(self) -> None:
+        """Run pluto and hand it the configuration."""
+        self.machine.sh(f"""setsid /usr/libexec/ipsec/pluto --config /share/ipsec.conf \\
+  --secretsfile /share/ipsec.secrets --nssdir /run/nss --rundir {RUN} --ipsecdir /run/ipsec.d \\
+  --logfile /share/pluto.log --nofork >>/share/pluto.out 2>&1 </dev/null &
 """)
         try:
-            wait_until(self._is_loaded, f"pluto on {machine.name} taking its configuration", every_s=0.2)
+            wait_until(self._is_loaded, f"pluto on {self.machine.name} taking its configuration", every_s=0.2)
         except LabError as error:
             raise LabError(f"{error}\n{tail_of(self.log)}") from error
+
+    def restart(self) -> None:
+        """As after a crash: no SA is left, here or in the kernel, and nobody is told."""
+        self.machine.sh(f"""pid=$(cat {RUN}/pluto.pid); kill -9 $pid; while [ -e /proc/$pid/exe ]; do sleep 0.05; done
+rm -f {RUN}/pluto.pid {RUN}/pluto.ctl
+ip xfrm state flush; ip xfrm policy flush""")
+        self.start()
 
     @property
     def version(self) -> str:
@@ -91,10 +103,11 @@ ipsec initnss --nssdir /run/nss >/dev/null
         return esp_keys_of(self.machine.sh("ip xfrm state"))
 
     def _is_loaded(self) -> bool:
-        answer = self.machine.sh(
-            f"ipsec add --config /share/ipsec.conf --rundir {RUN} peer 2>&1", check=False
+        """Whether it has the connection: asked of itself, since its log may be that of an earlier start."""
+        said = self.machine.sh(
+            f"ipsec add --config /share/ipsec.conf --rundir {RUN} peer 2>&1; {WHACK} --status", check=False
         )
-        return "added" in answer + self.log.read_text(errors="replace") if self.log.exists() else False
+        return '"peer"' in said
 
 
 def esp_keys_of(text: str) -> tuple[EspKey, ...]:
