@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import unprivileged
 from .browser import complaints
 from .capture import decode
 from .cases import CASES
@@ -40,8 +41,9 @@ LANES = 3
 """One more than the lab's two processors: cases wait half of their time. Patient ones have a lane beside these."""
 MAX_AGAIN = 5
 """So few failures are looked at again, one by one."""
-WITHOUT_ROOT = """the interop lab needs root: network namespaces, TUN devices, guests, containers.
-Without it: make demo (both sides are ours), and make test, which judges the captures that the lab kept."""
+WITHOUT_ROOT = """without root the lab runs in namespaces of your own what needs no containers, but here it cannot:
+{}
+make demo (both sides are ours) and make test, which judges the captures that the lab kept, need neither."""
 WITHOUT_DOCKER = "without Docker run the guests, make interop ONLY='linux-pe*', and ONLY='demo*'"
 
 
@@ -62,10 +64,17 @@ def main() -> int:
     if not cases or options.lanes < 1:
         print(f"no case matches {options.only} (--list names them)", file=sys.stderr)
         return 2
-    if os.geteuid() != 0:
-        print(WITHOUT_ROOT, file=sys.stderr)
-        return 1
+    if os.geteuid() != 0 and not unprivileged.is_inside():
+        if obstacles := unprivileged.obstacles():
+            print(WITHOUT_ROOT.format("\n".join(obstacles)), file=sys.stderr)
+            return 1
+        unprivileged.go_inside()
     try:
+        if unprivileged.is_inside():
+            unprivileged.furnish()
+            cases = unprivileged.select(cases)
+            if not cases:
+                return 1
         with signals_unwind():
             return run_cases(cases, options.json, min(options.lanes, len(cases)))
     except Interrupted as signal_name:
@@ -149,6 +158,8 @@ def keep_seconds(results: list[dict[str, Any]]) -> None:
     """Remember how long the cases took, beside those that did not run now."""
     seconds = read_seconds() | {result["name"]: result["seconds"] for result in results}
     file = cache_folder() / SECONDS
+    if not os.access(file.parent, os.W_OK):
+        return
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(seconds, indent=1))
     partial.rename(file)

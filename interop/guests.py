@@ -20,7 +20,8 @@ from pathlib import Path
 from .processes import CommandError, LabError, environment, in_namespace, kill_group, tail
 
 IP_LINE = r"^ip ((?:-n \S+ |-f \S+ |-6 )*)"
-INIT = Path(__file__).with_name("guest-init")
+START = f"busybox mount -t hostfs -o {Path(__file__).parent} none /srv; exec busybox sh /srv/guest-init"
+"""What the kernel starts: our init, from where it is, so that nothing is written to the root file system."""
 NOT_AT_BOOT = "raid6_select_algo,calibrate_xor_blocks"
 """The kernel measures for almost a second of processor time which of its RAID code is quickest, unless told not to."""
 
@@ -62,13 +63,14 @@ class Guest:
             *("con=null", "con0=fd:0,fd:1", "console=tty0", "quiet", f"initcall_blacklist={NOT_AT_BOOT}"),
             f"umid={name}",
             f"uml_dir={state}",
-            *("root=/dev/root", "rootfstype=hostfs", f"rootflags={root}", "ro", f"init={install_init(root)}"),
+            *("root=/dev/root", "rootfstype=hostfs", f"rootflags={root}", "ro", "init=/bin/busybox"),
             f"lab.name={name}",
             f"lab.token={self._token}",
             f"lab.share={share}",
             f"lab.modules={kernel / 'usr/lib/uml/modules'}",
             f"lab.load={','.join(modules)}",
             *cards,
+            *("--", "sh", "-c", f'"{START}"'),
         ]
         from_us, self._input = os.pipe()
         self._output, to_us = os.pipe()
@@ -176,16 +178,3 @@ def _hardware_address(name: str, card: int) -> str:
     """Of a card: that of no other guest, which may be on the same segment."""
     octets = b"\x02" + hashlib.sha256(f"{name} {card}".encode()).digest()[:5]
     return octets.hex(":")
-
-
-def install_init(root: Path) -> str:
-    """Put our init into the root, under a name made of its content; the path as the guest sees it."""
-    octets = INIT.read_bytes()
-    path = root / "lab" / f"init-{hashlib.sha256(octets).hexdigest()[:12]}"
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(octets)
-        partial.chmod(0o755)
-        partial.rename(path)
-    return f"/lab/{path.name}"

@@ -41,8 +41,13 @@ RELEASE = Path("/etc/os-release")
 
 
 def cache_folder() -> Path:
-    """The folder shared by all checkouts; $MPLSEC_LAB overrides."""
+    """The folder shared by all checkouts, or where there is none yet and you may not make it, one in your home.
+
+    $MPLSEC_LAB overrides.
+    """
     folder = Path(os.environ.get("MPLSEC_LAB") or "/var/cache/mplsec-lab")
+    if not folder.exists() and not os.access(folder.parent, os.W_OK):
+        folder = Path.home() / ".cache/mplsec-lab"
     folder.mkdir(parents=True, exist_ok=True, mode=0o755)
     return folder.resolve()
 
@@ -128,6 +133,8 @@ class Root:
 
     def ensure(self) -> Path:
         """Build it unless it is there; returns its folder."""
+        if self.path.is_dir():  # it appears as a whole; whoever is not root may not even lock
+            return self.path
         with locked(cache_folder() / "locks" / self.name):
             if not self.path.is_dir():
                 self._build()
