@@ -32,6 +32,7 @@ from endpoint.served_routes import RouteObserver, ServedRoutes
 from endpoint.starter import Create, Initiate, Starter
 from endpoint.state import EndpointState
 from endpoint.tables import build_tables
+from esp.demux import NON_ESP_MARKER
 from esp.errors import EspError
 from ike import (
     AddressesUnused,
@@ -57,6 +58,7 @@ from ike import (
     Path,
     PathRefused,
     PeerAddressChanged,
+    ProbeAnswered,
     TraceRecord,
 )
 from ike.config import EngineSettings
@@ -66,6 +68,8 @@ from ike.wire.payloads import NotifyPayload
 from mpls.binding_table import RouteAdded, RouteChange
 from mpls.capability import LABEL_BINDING, LABEL_STATUS, UNIFORM_MODEL, Capability, CapabilityError
 from mpls.drops import DropReason
+from mpls.encapsulation import UDP_HEADER_OCTETS
+from mpls.ip import IPV4_HEADER_OCTETS, IPV6_HEADER_OCTETS
 from mpls.path_mtu import PATH_PROBE, PathReport, PathReportError
 from mpls.vrf import Interface
 
@@ -458,6 +462,8 @@ class Node:
                 self._on_answered(event, now)
             case AddressesUnused():
                 self.addresses.take_back(event.session)
+            case ProbeAnswered():
+                self.paths.on_probe_answer(event.token, event.arrived, now)
             case IkeSaRekeyed() | PathRefused():
                 pass
         if self._observers.event is not None:
@@ -778,6 +784,16 @@ class Node:
         return any(
             one.session == session and one.extension_data is not None for one in self.engine.sessions()
         )
+
+    def can_send_probe(self, session: int, packet_octets: int) -> bool:
+        return self.engine.can_probe(session, packet_octets)
+
+    def send_probe(self, session: int, packet_octets: int, now: float) -> int:
+        path = next(one.path for one in self.engine.sessions() if one.session == session)
+        ip_octets = IPV6_HEADER_OCTETS if ":" in path.peer[0] else IPV4_HEADER_OCTETS
+        marker = len(NON_ESP_MARKER) if path.local[1] == self.config.endpoint.nat_port else 0
+        octets = packet_octets - ip_octets - UDP_HEADER_OCTETS - marker
+        return self.engine.send_probe(session, PATH_PROBE, octets, now)
 
     def receive_path_hint(self, address: str, mtu: int, now: float) -> None:
         """ICMP says that packets to `address` may have at most `mtu` octets. Anybody can say that."""

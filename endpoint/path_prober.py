@@ -5,8 +5,11 @@ It must not know sockets, nor how dummies are sealed: a node lends it what it ne
     a child can be sent on -> dummies -> 0.3 s later: which arrived? -> next ladder -> ... -> the children's budgets
     every minute with traffic: is it still so?   every ten minutes: is it more by now?   ICMP: look, at most every 5 s
 
-ICMP is not authenticated: it only makes us look. To a peer that cannot be asked nothing is sent; there it counts, not
-below the floor and for ten minutes.
+A peer that does not know N(PATH_PROBE) answers IKE messages all the same: it gets some in the sizes in question, one at
+a time, whole and with DF (`ike`'s send_probe). What comes in fragments is not told from what comes whole there.
+
+ICMP is not authenticated: it only makes us look. To a peer that does not take IKE in fragments either nothing is sent;
+there ICMP counts, not below the floor and for ten minutes.
 """
 
 from __future__ import annotations
@@ -53,11 +56,18 @@ class Host(Protocol):
     def can_answer(self, session: int) -> bool:
         """Whether the session's peer knows N(PATH_PROBE), as far as one can tell."""
 
+    def can_send_probe(self, session: int, packet_octets: int) -> bool:
+        """Whether IKE messages up to that length can be sent to the session's peer at no risk."""
+
+    def send_probe(self, session: int, packet_octets: int, now: float) -> int:
+        """One that makes an IP packet of that length; the token of the answer to come."""
+
 
 class _Step(Enum):
     SEND = "send"
     ASK = "ask"
     ANSWER = "answer"
+    ARRIVAL = "arrival"  # of an IKE message
     IDLE = "idle"
     HINTED = "hinted"  # the peer cannot be asked: what ICMP has said holds until then
 
@@ -75,6 +85,10 @@ class _Path:
     packets: int = 0
     hinted_at: float = field(default=float("-inf"))
     is_told: bool = False
+    left: list[int] = field(default_factory=list)
+    arrived: dict[int, int] = field(default_factory=dict)
+    has_arrived: bool = False  # any size that was tried, ever
+    known: int | None = None  # the outcome of the last search
 
 
 class PathProber:
@@ -97,7 +111,7 @@ class PathProber:
         if known.address != child.path.peer[0]:
             known.address = child.path.peer[0]
             self._note_addresses()
-        child.set_path_mtu(known.search.size)
+        child.set_path_mtu(known.known)
 
     def forget(self, peer: str) -> None:
         """No child of the peer is left."""
@@ -120,8 +134,8 @@ class PathProber:
             child = self._host.sender_to(peer)
             if child is None:
                 continue
-            if not self._host.can_answer(child.session):
-                search.size = max(mtu, search.floor)
+            if not self._can_look(child, path):
+                path.known = search.size = max(mtu, search.floor)
                 path.step, path.at = _Step.HINTED, now + HINT_LASTS_S
                 self._apply(peer, path)
             elif path.step is _Step.IDLE:
@@ -138,10 +152,14 @@ class PathProber:
 
     def _go_on(self, peer: str, path: _Path, now: float) -> None:
         child = self._host.sender_to(peer)
-        if child is None or (path.step is not _Step.HINTED and not self._host.can_answer(child.session)):
+        if child is None or (path.step is not _Step.HINTED and not self._can_look(child, path)):
             path.at = now + CONFIRM_S
             return
         match path.step:
+            case _Step.SEND if not self._host.can_answer(child.session):
+                path.search.ladder = 1
+                path.left, path.arrived = list(path.search.sizes()), {}
+                self._send_probe(child, path, now)
             case _Step.SEND:
                 sizes = [size - path.outer_octets for size in path.search.sizes() for _ in range(COPIES)]
                 self._host.send_dummies(child, sizes, now)
@@ -150,10 +168,10 @@ class PathProber:
             case _Step.ASK:
                 path.token = self._host.ask_path(child.session, PathReport(path.spi).encode(), now)
                 path.step, path.at = _Step.ANSWER, now + ANSWER_S
-            case _Step.ANSWER:
+            case _Step.ANSWER | _Step.ARRIVAL:
                 path.step, path.at = _Step.SEND, now
             case _Step.HINTED:
-                path.search.size = None
+                path.known = path.search.size = None
                 path.step, path.at = _Step.IDLE, now + CONFIRM_S
                 self._apply(peer, path)
             case _Step.IDLE:
@@ -164,6 +182,40 @@ class PathProber:
                     path.confirms = (path.confirms + 1) % CONFIRMS_UNTIL_RAISE
                     path.search.begin(confirm=bool(path.confirms))
                     path.step, path.at = _Step.SEND, now
+
+    def _can_look(self, child: Child, path: _Path) -> bool:
+        host, session = self._host, child.session
+        return host.can_answer(session) or host.can_send_probe(session, path.search.most)
+
+    def _send_probe(self, child: Child, path: _Path, now: float) -> None:
+        path.token = self._host.send_probe(child.session, path.left[0], now)
+        path.step, path.at = _Step.ARRIVAL, now + ANSWER_S
+
+    def on_probe_answer(self, token: int, arrived: bool | None, now: float) -> None:
+        """An IKE message of the first size that is left came whole, or not; None: nobody knows."""
+        for peer, path in self._paths.items():
+            if path.step is _Step.ARRIVAL and path.token == token:
+                self._on_arrival(peer, path, arrived, now)
+                return
+
+    def _on_arrival(self, peer: str, path: _Path, arrived: bool | None, now: float) -> None:
+        child = self._host.sender_to(peer)
+        if arrived is None or child is None:
+            path.step, path.at = _Step.SEND, now + ARRIVE_S
+            return
+        search, size = path.search, path.left.pop(0)
+        if arrived:
+            path.arrived[size], path.has_arrived = 0, True
+        if path.left and not (arrived and search.confirms):
+            self._send_probe(child, path, now)
+            return
+        search.on_report(path.arrived)
+        if not search.is_done:
+            path.step, path.at = _Step.SEND, now
+            return
+        if not path.has_arrived:
+            search.size = path.known  # no message came back in time, of no size: nothing is known
+        self._conclude(peer, path, now)
 
     def on_answer(self, token: int, data: bytes | None, now: float) -> bool:
         """Whether the answer was to a question of ours; `data`: of its N(PATH_PROBE), None without."""
@@ -181,19 +233,25 @@ class PathProber:
         if report is None or report.arrived is None or report.spi != path.spi:
             path.step, path.at = _Step.IDLE, now + CONFIRM_S  # it cannot say, or no longer: nothing is known
             return
-        before = path.search.size
         path.search.on_report(
             {size + path.outer_octets: fragment for size, fragment in report.arrived.items()}
         )
-        path.step, path.at = (_Step.IDLE, now + CONFIRM_S) if path.search.is_done else (_Step.SEND, now)
-        self._apply(peer, path)
         if path.search.is_done:
-            path.packets = self._packets_to(peer)  # our own dummies are no traffic
-            self._tell(peer, path, before)
+            self._conclude(peer, path, now)
+        else:
+            path.step, path.at = _Step.SEND, now
+
+    def _conclude(self, peer: str, path: _Path, now: float) -> None:
+        """What is known in the middle of a search is less than the path carries: hosts would remember it for long."""
+        path.step, path.at = _Step.IDLE, now + CONFIRM_S
+        before, path.known = path.known, path.search.size
+        self._apply(peer, path)
+        path.packets = self._packets_to(peer)  # our own dummies are no traffic
+        self._tell(peer, path, before)
 
     def _apply(self, peer: str, path: _Path) -> None:
         for child in self._host.children_of(peer):
-            child.set_path_mtu(path.search.size)
+            child.set_path_mtu(path.known)
         self._has_changed()
 
     def _packets_to(self, peer: str) -> int:
@@ -225,7 +283,7 @@ class PathProber:
             else "hinted"
             if path.step is _Step.HINTED
             else "searching",
-            "path_mtu": search.size or search.most,
+            "path_mtu": path.known or search.most,
             "floor": search.floor,
             "ignores_df": bool(search.fragment),
             "largest_fragment": search.fragment,

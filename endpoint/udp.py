@@ -93,6 +93,7 @@ class IkeSocket:
         self.drops: Counter[SocketDrop] = Counter()
         self._on_datagram = on_datagram
         self._transport: Any
+        self._socket: socket.socket
         self._task: asyncio.Task[None]
 
     @classmethod
@@ -102,6 +103,7 @@ class IkeSocket:
         """Bind and start to receive; port 0 takes a free one (see `local`). SetupError with the remedy."""
         sock = open_socket((local_address, port), socket.SOCK_DGRAM, 0, front_door)
         opened = cls((local_address, sock.getsockname()[1]), on_datagram)
+        opened._socket = sock
         # What asyncio_dgram.from_socket does, with bounds on both of its queues.
         received: asyncio.Queue[Any] = _BoundedQueue(QUEUE_DATAGRAMS, opened.drops)
         failed: asyncio.Queue[Any] = _BoundedQueue(QUEUE_DATAGRAMS, Counter())
@@ -121,12 +123,18 @@ class IkeSocket:
         opened._task = asyncio.create_task(opened._receive(stream))
         return opened
 
-    def send(self, data: bytes, peer: Address) -> None:
+    def send(self, data: bytes, peer: Address, *, dont_fragment: bool = False) -> None:
         """Send one IKE message; never blocks, never raises, what cannot be sent is counted."""
-        if self._transport.get_write_buffer_size() > SEND_QUEUE_OCTETS:
+        waiting = self._transport.get_write_buffer_size()
+        if waiting > SEND_QUEUE_OCTETS or (waiting and dont_fragment):
             self.drops[SocketDrop.CONGESTED] += 1
         elif not self._transport.is_closing():
+            # Nothing waits, so that the system call is made within.
+            if dont_fragment:
+                set_dont_fragment(self._socket, True)
             self._transport.sendto(data, peer)
+            if dont_fragment:
+                set_dont_fragment(self._socket, False)
 
     async def close(self) -> None:
         """Stop to receive and free the port."""
@@ -215,12 +223,12 @@ class NatSocket:
         self._loop.remove_reader(self._socket)
         self._socket.close()
 
-    def send_ike(self, data: bytes, peer: Address) -> None:
+    def send_ike(self, data: bytes, peer: Address, *, dont_fragment: bool = False) -> None:
         """Send one IKE message behind the non-ESP marker; what cannot be sent is counted."""
         if self._socket.fileno() < 0:
             self.drops[SocketDrop.FAILED] += 1
             return
-        set_dont_fragment(self._socket, False)
+        set_dont_fragment(self._socket, dont_fragment)
         send(self._socket, NON_ESP_MARKER + data, peer, [], self.drops)
         set_dont_fragment(self._socket, True)
 

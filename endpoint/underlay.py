@@ -142,11 +142,11 @@ class Sockets:
         elif port == self._nat_port:
             self._record_udp((address, port), peer, NON_ESP_MARKER + datagram.data, "outbound")
             if address in self._nat:
-                self._nat[address].send_ike(datagram.data, peer)
+                self._nat[address].send_ike(datagram.data, peer, dont_fragment=datagram.dont_fragment)
         else:
             self._record_udp((address, port), peer, datagram.data, "outbound")
             if address in self._ike:
-                self._ike[address].send(datagram.data, peer)
+                self._ike[address].send(datagram.data, peer, dont_fragment=datagram.dont_fragment)
 
     def send_esp(
         self,

@@ -45,6 +45,7 @@ from ike.events import (
     NotifyAnswered,
     PathRefused,
     PeerAddressChanged,
+    ProbeAnswered,
     SessionSnapshot,
     TraceRecord,
 )
@@ -100,6 +101,7 @@ __all__ = [
     "PathRefused",
     "PeerAddressChanged",
     "PeerSignature",
+    "ProbeAnswered",
     "PskAuth",
     "RetransmitPolicy",
     "SchemaError",

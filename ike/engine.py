@@ -21,12 +21,13 @@ from ike.events import (
     FailureReason,
     IkeKeyLogEntry,
     NotifyAnswered,
+    ProbeAnswered,
     SessionSnapshot,
     TraceRecord,
 )
 from ike.exchanges.create_child import CreateChildSa
 from ike.exchanges.exchange import Close, Fail
-from ike.exchanges.informational import SendNotify, delete_ike_sa
+from ike.exchanges.informational import SendNotify, SendProbe, delete_ike_sa
 from ike.exchanges.sa_init_responder import InitResponder
 from ike.host import Configure, Host, Informational, Rewrite
 from ike.life import LifeKind, Subscriber
@@ -43,6 +44,8 @@ __all__ = ["IkeEngine"]
 
 MAX_NOTIFY_OCTETS = 60_000
 """What fits into one message beside its header and the Encrypted payload."""
+MAX_PROBE_OCTETS = 9216
+"""Jumbo frames. strongSwan puts no more than 10000 octets together; a request that nobody answers ends the IKE SA."""
 
 
 class IkeEngine:
@@ -229,6 +232,26 @@ class IkeEngine:
             found.pump(now)
         else:
             self._host.emit(NotifyAnswered(session, self._tokens, None))
+        return self._tokens
+
+    def can_probe(self, session: int, message_octets: int = 0) -> bool:
+        """Whether `send_probe` may be asked for: both ends take messages in fragments (RFC 7383), and so long ones."""
+        found = self._host.sessions.get(session)
+        if found is None or found.established_at is None or message_octets > MAX_PROBE_OCTETS:
+            return False
+        return found.current.fragment_octets is not None
+
+    def send_probe(self, session: int, notify_type: int, message_octets: int, now: float) -> int:
+        """Send a message of that length whole, around a status notify of no meaning.
+
+        Returns the token of the ProbeAnswered to come. With a cipher of blocks it may be up to a block longer.
+        """
+        self._tokens += 1
+        if (found := self._established(session, now)) and self.can_probe(session, message_octets):
+            found.queue(SendProbe(self._tokens, notify_type, message_octets))
+            found.pump(now)
+        else:
+            self._host.emit(ProbeAnswered(session, self._tokens, None))
         return self._tokens
 
     def note_esp_received(self, spi_in: bytes, now: float) -> None:

@@ -23,11 +23,13 @@ class Datagram:
     """An IKE message for `path`; the four zero octets of port 4500 (RFC 7296 2.23) are not part of it.
 
     `is_keepalive`: no message but the one octet of a NAT keepalive, without zero octets (RFC 3948 2.3).
+    `dont_fragment`: it is lost rather than sent in fragments of IP, also on its way.
     """
 
     data: bytes
     path: Path
     is_keepalive: bool = False
+    dont_fragment: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +292,15 @@ class NotifyAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeAnswered:
+    """The answer to `send_probe`: whether the message came as it was; None when its IKE SA went before."""
+
+    session: int
+    token: int
+    arrived: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class RequestRefused:
     """A request of the authenticated peer was answered by an error notify and changed nothing."""
 
@@ -312,6 +323,7 @@ Event = (
     | PathRefused
     | AddressesUnused
     | NotifyAnswered
+    | ProbeAnswered
     | RequestRefused
 )
 

@@ -216,8 +216,8 @@ class Host:
 
     # --- out
 
-    def send(self, datagrams: Iterable[bytes], path: Path) -> None:
-        self.outbox.extend(Datagram(data, path) for data in datagrams)
+    def send(self, datagrams: Iterable[bytes], path: Path, *, dont_fragment: bool = False) -> None:
+        self.outbox.extend(Datagram(data, path, dont_fragment=dont_fragment) for data in datagrams)
 
     def send_keepalive(self, path: Path) -> None:
         self.outbox.append(Datagram(KEEPALIVE, path, is_keepalive=True))

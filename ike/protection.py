@@ -94,6 +94,12 @@ class Protection:
         headers = HEADER_OCTETS + _GENERIC_HEADER_OCTETS + numbers_octets
         return headers + cipher.iv_octets + padded + cipher.icv_octets
 
+    def inner_octets(self, message_octets: int) -> int:
+        """The most inner octets that make a message at least so long: exactly, but for the cipher's block."""
+        block = self._outbound.block_octets
+        room = message_octets - self._message_octets(0) + block
+        return max(0, -(-room // block) * block - 1)
+
     def _check_length(self, inner_octets: int) -> None:
         if (length := self._message_octets(inner_octets)) > MAX_MESSAGE_OCTETS:
             raise LocalError(f"message of {length} octets")

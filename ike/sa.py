@@ -15,7 +15,7 @@ from ike.crypto.prf import Prf
 from ike.errors import LocalError, ParseError, SchemaError
 from ike.events import CloseReason, Direction, DropReason, FailureReason, IkeKeyLogEntry
 from ike.exchanges.exchange import Close, Exchange, Fail, Outcome, Successor, error_in
-from ike.exchanges.informational import Complain, LastWords, delete_ike_sa
+from ike.exchanges.informational import Complain, LastWords, SendProbe, delete_ike_sa
 from ike.exchanges.rekey_ike import RekeyIkeSa
 from ike.exchanges.respond import respond
 from ike.exchanges.sa_init import InitiateSa
@@ -41,6 +41,10 @@ from ike.wire.sa import Proposal
 LINGER_S = 30.0
 FAILED_LINGER_S = 5.0
 """A failed IKE_AUTH still takes a half-open place; a peer that lost the answer asks again within 4 s."""
+SMALLEST_PACKET_OCTETS = {False: 576, True: 1280}
+"""Of IPv4 and IPv6: fragments that fit pass everywhere (RFC 7383 2.5.1)."""
+PROBE_COPIES = 2
+"""A single loss says nothing of a size."""
 REPLACED_TRIES = 4
 """How often the Delete of an IKE SA that another has replaced is sent: nothing else starts meanwhile."""
 
@@ -156,14 +160,22 @@ class IkeSa:
             return False
         payloads = self._with_window(exchange.exchange_type, payloads)
         message = self._message(exchange.exchange_type, payloads, self.requests.next_id)
+        is_probe = isinstance(exchange, SendProbe)
         try:
-            datagrams = self._seal(message, now)
+            datagrams = self._seal(
+                message, now, SMALLEST_PACKET_OCTETS[":" in self.path.peer[0]] if is_probe else None
+            )
         except LocalError as error:
             self._lose(exchange)
             self._give_up(f"our request cannot be sent: {error}", now)
             return False
+        if is_probe:
+            whole = self.keyed.protection.seal(message)
+            self.host.send([whole] * PROBE_COPIES, self.path, dont_fragment=True)
+            self.session.location.note_sent(now)
+        else:
+            self._send(datagrams, self.path, now)
         message_id = self.requests.send(exchange, datagrams)
-        self._send(datagrams, self.path, now)
         self._set_retransmission(message_id, 1, now)
         return True
 
@@ -197,11 +209,11 @@ class IkeSa:
     ) -> Message:
         return Message(self.spi_i, self.spi_r, exchange, self.is_initiator, is_response, message_id, payloads)
 
-    def _seal(self, message: Message, now: float) -> tuple[bytes, ...]:
+    def _seal(self, message: Message, now: float, fragment_octets: int | None = None) -> tuple[bytes, ...]:
         rewrite = self.host.rewrite_outgoing
         parts = rewrite(message) if rewrite else (message,)
         protection = self._keyed.protection if self._keyed else None
-        limits = (self.fragment_octets, self.path.peer[0])
+        limits = (fragment_octets or self.fragment_octets, self.path.peer[0])
         datagrams = tuple(each for part in parts for each in seal(message, part, protection, *limits))
         self.host.trace_message(
             now, self.session.number, Direction.SENT, self.path, message, max(1, len(datagrams))
@@ -218,6 +230,8 @@ class IkeSa:
         """What is in flight takes the new path, and has all its tries again (RFC 4555 3.5)."""
         for message_id, request in self.requests.in_flight.items():
             request.transmissions = 1
+            if isinstance(request.exchange, SendProbe):
+                request.exchange.is_lost = True
             self._send(request.datagrams, self.path, now)
             self._set_retransmission(message_id, 1, now)
 
@@ -577,6 +591,8 @@ class IkeSa:
             self.session.liveness.note_retransmission()
             detail = f"transmission {request.transmissions} of at most {tries}"
             self.host.note(LifeKind.RETRANSMISSION, detail, sa=self, message_id=message_id)
+            if isinstance(request.exchange, SendProbe):
+                request.exchange.is_lost = True
             self.session.location.probe(request.datagrams, request.transmissions)
             self._send(request.datagrams, self.path, now)
             self._set_retransmission(message_id, request.transmissions, now)

@@ -79,16 +79,23 @@ class PathSearch:
     floor     never below, whatever is lost or said
     most      what the link carries; only sizes that are a multiple of `step` less are tried
     size      what the path carries whole, as far as is known; None: as much as the link
+    ladder    how many sizes are tried at a time at most
     fragment  the largest fragment that a size with DF arrived in; 0: none did
     """
 
-    def __init__(self, floor: int, most: int, step: int) -> None:
+    def __init__(self, floor: int, most: int, step: int, ladder: int = _LADDER) -> None:
         self.floor, self.most, self.step = min(floor, most), most, step
         self.size: int | None = None
+        self.ladder = ladder
         self.fragment = 0
         self._low, self._high = self.floor, most + step
         self._sizes: tuple[int, ...] = (most,)
         self._confirms = False
+
+    @property
+    def confirms(self) -> bool:
+        """Whether it is enough that the smaller of `sizes` arrives."""
+        return self._confirms and len(self._sizes) > 1
 
     @property
     def is_done(self) -> bool:
@@ -121,5 +128,8 @@ class PathSearch:
         self.size = self._low
         first = self.most - (self.most - self._low - 1) // self.step * self.step
         between = range(first, self._high, self.step)
-        parts = min(_LADDER, len(between))
+        if self.ladder == 1:  # by halves; in a ladder the topmost size is always one of them
+            self._sizes = tuple(between[len(between) // 2 :][:1])
+            return
+        parts = min(self.ladder, len(between))
         self._sizes = tuple(between[(number + 1) * len(between) // parts - 1] for number in range(parts))

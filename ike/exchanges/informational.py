@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ike.config import Path
-from ike.events import CloseReason, NotifyAnswered
+from ike.events import CloseReason, NotifyAnswered, ProbeAnswered
 from ike.exchanges.auth_lifetime import announced_lifetime
 from ike.exchanges.configuration import respond_configuration
 from ike.exchanges.exchange import NOTHING, Close, CloseChild, Exchange, Outcome, Priority
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ike.sa import IkeSa
 
 FIRST_PRIVATE_STATUS = 40960
+NOTIFY_HEADER_OCTETS = 8
+"""Generic header, protocol ID, SPI size and type (RFC 7296 3.10)."""
 FATAL = {
     NotifyType.AUTHENTICATION_FAILED: CloseReason.AUTHENTICATION_FAILED,
     NotifyType.INVALID_SYNTAX: CloseReason.PROTOCOL_ERROR,
@@ -103,6 +105,32 @@ class SendNotify(_Informational):
         if session_is_over:
             return Outcome(events=(NotifyAnswered(sa.session.number, self._token, None),))
         return Outcome(start=(self,))
+
+
+class SendProbe(_Informational):
+    """A message of a given length, to see whether the path carries it (RFC 7383 2.5.2).
+
+    It goes whole, with DF, in two copies; if no answer comes, then in small fragments. So the window is not blocked for
+    longer than by one lost message. Every peer answers: a status notify that it does not know is ignored (RFC 7296
+    3.10.1).
+    """
+
+    priority = Priority.NOTIFY
+
+    def __init__(self, token: int, notify_type: int, message_octets: int) -> None:
+        self._token, self._notify_type = token, notify_type
+        self.message_octets = message_octets
+        self.is_lost = False
+
+    def request(self, sa: IkeSa, now: float) -> Sequence[Payload] | None:
+        room = sa.keyed.protection.inner_octets(self.message_octets)
+        return (NotifyPayload(self._notify_type, bytes(max(0, room - NOTIFY_HEADER_OCTETS))),)
+
+    def on_response(self, sa: IkeSa, message: Message, story: Story, now: float) -> Outcome:
+        return Outcome(events=(ProbeAnswered(sa.session.number, self._token, not self.is_lost),))
+
+    def on_lost(self, sa: IkeSa, *, session_is_over: bool) -> Outcome:
+        return Outcome(events=(ProbeAnswered(sa.session.number, self._token, None),))
 
 
 class Complain(_Informational):

@@ -132,6 +132,8 @@ class NodePair:
         self.path_mtu: int | None = None
         """Of the path, in octets of IP packets: what is larger is lost, or fragmented if it `ignores_df`."""
         self.ignores_df = False
+        self.probes: list[tuple[int, int]] = []
+        """Who sent an IKE message with DF, and the octets of its packet."""
         self.without_df: list[tuple[int, bytes]] = []
         """Of the same, what may be fragmented on its way."""
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -244,6 +246,11 @@ class _Underlay:
         self._pair.keepalives[self._number] += datagram.is_keepalive
         if path is None or datagram.is_keepalive:
             return
+        octets = len(datagram.data) + 28 + 4 * (path.local[1] == 4500)
+        if datagram.dont_fragment:
+            self._pair.probes.append((self._number, octets))
+            if self._pair.path_mtu is not None and octets > self._pair.path_mtu:
+                return
 
         def arrive() -> None:
             self._other.node.receive_ike(datagram.data, path, self._pair.now)

@@ -30,8 +30,7 @@ def path_mtu(nodes: NodePair, number: int = 1) -> set[int]:
 
 
 def largest_ping(nodes: NodePair, number: int = 1) -> int:
-    (child,) = nodes.ends[number].node.children.of_kind(f"pe{3 - number}", "red/standard")
-    return child.budget.vrf_mtu - 28
+    return min(child.budget.vrf_mtu for child in nodes.ends[number].node.children) - 28
 
 
 def goes(nodes: NodePair, octets: int) -> bool:
@@ -145,10 +144,10 @@ def test_true_icmp_makes_us_find_a_narrower_path_at_once() -> None:
 
 
 @pytest.mark.parametrize(("said", "used"), [(1400, 1400), (68, 576)])
-def test_toward_a_peer_that_cannot_be_asked_icmp_counts_down_to_a_floor_for_ten_minutes(
+def test_toward_a_peer_that_takes_no_ike_fragments_icmp_counts_down_to_a_floor_for_ten_minutes(
     said: int, used: int
 ) -> None:
-    nodes = pair('selectors = "plain"')
+    nodes = pair('selectors = "plain"\nfragmentation = false')
     nodes.wire.clear()
     nodes.pe1.node.receive_path_hint("192.0.2.2", said, nodes.now)
     assert path_mtu(nodes) == {used}
@@ -189,3 +188,51 @@ def test_what_is_remembered_of_dummies_is_bounded() -> None:
     for size in range(1000):
         child.note_dummy(100 + size, 0)
     assert len(child.dummies) == 32 and 1099 in child.dummies
+
+
+@pytest.mark.parametrize("narrow", [None, 1492, 1400, 1281])
+def test_a_peer_that_knows_nothing_of_probes_is_asked_by_ike_messages_of_the_sizes(
+    narrow: int | None,
+) -> None:
+    nodes = pair('selectors = "plain"', path_mtu=narrow)
+    nodes.run(20)
+    assert path_mtu(nodes) == {narrow - narrow % 4 if narrow else 1500}
+    assert goes(nodes, largest_ping(nodes))
+    assert not any(child.drops["dummy"] for child in nodes.pe2.node.children)
+    if narrow is None:
+        assert sorted(nodes.probes) == [(1, 1500), (1, 1500), (2, 1500), (2, 1500)]
+    state = nodes.pe1.node.paths.state("pe2")
+    assert state is not None and state["state"] == "done"
+
+
+def test_such_a_path_is_looked_at_again_at_the_cost_of_one_message_and_followed_when_it_changes() -> None:
+    nodes = pair('selectors = "plain"', path_mtu=1400)
+    nodes.run(20)
+    nodes.probes.clear()
+    goes(nodes, 100)
+    nodes.run(65)
+    assert set(nodes.probes) == {(1, 1400), (2, 1400)}, "nothing larger, which would be lost"
+    nodes.path_mtu = 1300
+    nodes.pe1.node.receive_path_hint("192.0.2.2", 1300, nodes.now)
+    nodes.run(20)
+    assert {child.budget.path_mtu for child in nodes.pe1.node.children} == {1300}
+
+
+def test_where_answers_are_always_late_nothing_is_believed_and_no_session_is_lost() -> None:
+    nodes = pair('selectors = "plain"', path_mtu=100)
+    nodes.run(60)
+    assert path_mtu(nodes) == {1500}
+    assert len(nodes.pe1.node.engine.sessions()) == 1
+    assert list(nodes.pe1.node.children)
+
+
+def test_hints_are_no_more_than_a_reason_to_look_for_such_peers_too() -> None:
+    nodes = pair('selectors = "plain"')
+    nodes.run(5)
+    nodes.probes.clear()
+    for _ in range(100):
+        nodes.pe1.node.receive_path_hint("192.0.2.2", 68, nodes.now)
+        nodes.run(0.01)
+    nodes.run(3)
+    assert path_mtu(nodes) == {1500}
+    assert nodes.probes == [(1, 1500), (1, 1500)], "once in 5 s, in two copies"

@@ -13,6 +13,7 @@ from ike import (
     IkeSaFailed,
     Message,
     NotifyAnswered,
+    ProbeAnswered,
     RetransmitPolicy,
     SealedBody,
     parse_ike_proposal,
@@ -424,3 +425,57 @@ def test_fragments_of_an_authentic_but_malformed_message_fail_the_ike_sa_cleanly
     assert pair.left.last(IkeSaFailed)
     assert pair.right.engine.counters[DropReason.MALFORMED] == 1
     assert pair.right.engine._host.reassembly_budget.used_octets == 0
+
+
+# --- messages of a length, to see what the path carries
+
+
+def probe(pair: Pair, octets: int) -> bool | None:
+    """Whether an IP packet of that size arrived; None if nobody knows."""
+    token = pair.left.engine.send_probe(pair.left.session, 40_999, octets - 28 - 4, pair.now)
+    pair.run(10, until=lambda: pair.left.all(ProbeAnswered)[-1:] != [] and _answer(pair).token == token)
+    return _answer(pair).arrived
+
+
+def _answer(pair: Pair) -> ProbeAnswered:
+    return pair.left.last(ProbeAnswered)
+
+
+@pytest.mark.parametrize("suite", ["aes256gcm16-prfsha384-x25519", "aes256-sha512-x25519"])
+def test_a_probe_that_fits_arrives_whole_and_a_larger_one_costs_a_retransmission(suite: str) -> None:
+    proposals: dict[str, object] = {"ike_proposals": (parse_ike_proposal(suite),)}
+    pair, tap = established(link=ImpairedLink(mtu_octets=1400), left=proposals, right=proposals)
+    before = pair.now
+    tap.seen.clear()
+    assert [probe(pair, octets) for octets in (1300, 1384)] == [True, True]
+    assert pair.now - before < 0.9
+    whole = [len(datagram.data) + 32 for datagram in tap.seen if datagram.dont_fragment]
+    assert len(whole) == 4 and whole[0] in range(1300, 1316) and whole[2] in range(1384, 1400)
+    assert [probe(pair, octets) for octets in (1405, 9000)] == [False, False]
+    assert_in_sync(pair)
+    assert pair.now - before < 5
+    small = [len(datagram.data) for datagram in tap.seen if is_fragment(datagram)]
+    assert small and max(small) <= 576 - 32, "they pass whatever the path is"
+
+
+def test_no_probe_is_sent_to_a_peer_that_takes_no_fragments() -> None:
+    pair, tap = established(right={"fragment_octets": None})
+    tap.seen.clear()
+    assert not pair.left.engine.can_probe(pair.left.session)
+    assert probe(pair, 1300) is None
+    assert not tap.seen
+
+
+def test_a_probe_whose_ike_sa_goes_says_that_nothing_is_known() -> None:
+    pair, _ = established(link=ImpairedLink(mtu_octets=1400))
+    pair.left.engine.send_probe(pair.left.session, 40_999, 1500, pair.now)
+    pair.left.engine.delete_ike_sa(pair.left.session, pair.now)
+    pair.run(60)
+    assert _answer(pair).arrived is None
+
+
+def test_no_probe_is_larger_than_peers_put_together() -> None:
+    pair, tap = established()
+    tap.seen.clear()
+    assert probe(pair, 10_000) is None
+    assert not tap.seen
