@@ -92,7 +92,8 @@ def check_inbound_batch(
     # What stands before the IP packet is alike in a run, so the first says it for all of them.
     at = 0
     while at < len(payloads):
-        front = _octets_in_front(policy, next_header, payloads[at])
+        is_last = at + 1 == len(payloads)
+        front = None if is_last else _octets_in_front(policy, next_header, payloads[at])
         if front is None:
             yield _delivered(check(payloads[at]))
             at += 1

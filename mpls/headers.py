@@ -147,6 +147,9 @@ def runs(packets: Sequence[bytes], front: int = 0) -> Iterator[Run]:
 
     `front`: so many octets stand before the IP header; they are alike too.
     """
+    if len(packets) == 1:  # as pings and slow flows come: nothing is to be looked for
+        yield Run(list(packets))
+        return
     for start in range(0, len(packets), _MOST_LANES):
         yield from _runs(packets[start : start + _MOST_LANES], front)
 

@@ -22,6 +22,8 @@ ICMPV6: Final = 58
 MAX_EXTENSION_HEADERS: Final = 8
 _PLAIN_IPV4: Final = Struct(">xBH2xHBB2x12s")
 _PLAIN_IPV6: Final = Struct(">IHBB36s")
+_TTL_TO_CHECKSUM: Final = Struct(">BBH")
+"""Of an IPv4 header, from its ninth octet on."""
 _PORT_PROTOCOLS: Final = frozenset({TCP, UDP, 33, 132, 136})  # DCCP, SCTP and UDP-Lite start alike
 _FRAGMENT: Final = 44
 _AUTHENTICATION: Final = 51
@@ -244,8 +246,9 @@ def decrement_ttl(packet: bytes) -> bytes:
     """The packet one hop on, IPv4's checksum updated, not made anew (RFC 1624). Its TTL must not be zero."""
     if packet[0] >> 4 == 6:
         return packet[:7] + bytes((packet[7] - 1,)) + packet[8:]
-    checksum = ((packet[10] << 8 | packet[11]) + 0x0100) % 0xFFFF
-    return packet[:8] + bytes((packet[8] - 1, packet[9], checksum >> 8, checksum & 0xFF)) + packet[12:]
+    ttl, protocol, checksum = _TTL_TO_CHECKSUM.unpack_from(packet, 8)
+    changed = _TTL_TO_CHECKSUM.pack(ttl - 1, protocol, (checksum + 0x0100) % 0xFFFF)
+    return packet[:8] + changed + packet[12:]
 
 
 def traffic_class_of(packet: bytes) -> int:

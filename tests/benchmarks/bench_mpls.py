@@ -40,7 +40,9 @@ from tests.benchmarks.results import Result, interleave, print_table, write
 
 OCTETS = 1400
 BATCH = 46
-BATCHES = 60
+BATCHES = 12
+"""Short rounds, many of them: the median passes over what else the machine does."""
+LABEL_ROUNDS = 41
 MPLS_IN_IP = 137
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 RULES = 10_000
@@ -111,7 +113,7 @@ def label_path() -> Result:
                 raise SystemExit("not delivered")
         return BATCHES * BATCH
 
-    ns = interleave({"labels": ns_each(with_labels), "esp": ns_each(esp_alone)})
+    ns = interleave({"labels": ns_each(with_labels), "esp": ns_each(esp_alone)}, LABEL_ROUNDS)
     return Result.cost(
         "mpls_label_path_vs_esp_alone", "ns per packet of 1400", ns["labels"], ns["esp"], "ESP alone"
     )
