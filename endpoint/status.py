@@ -206,7 +206,8 @@ def _given(session: dict[str, Any]) -> str:
 
 def render_status(document: dict[str, Any]) -> str:
     """The document as text of at most 120 columns."""
-    console = Console(file=io.StringIO(), width=120, highlight=False)
+    # Names may be those that clients give themselves: nothing in them is markup.
+    console = Console(file=io.StringIO(), width=120, highlight=False, markup=False)
     console.print(f"{document['identity']} on {', '.join(document['addresses'])}")
     for peer in document["peers"]:
         console.print(f"\npeer {peer['name']} ({peer['identity']}, {peer['selectors']})")

@@ -8,7 +8,9 @@ import pytest
 
 from endpoint.config import Config, ConfigError, parse_config
 from endpoint.status import render_status, snapshot
+from ike.numbers import IdType
 from ike.testing.link import Nat
+from ike.wire.identity import Identity
 from mpls.ip import build_ip
 from tests.endpoint.config_texts import SECRET
 from tests.endpoint.star import Star
@@ -275,6 +277,16 @@ def test_status_shows_the_clients_below_their_entry() -> None:
     text = render_status(snapshot(one.members[HUB].node, one.now, {}))
     assert "peer branch (*.branch.example, plain)\n  1 clients of at most 256\n" in text
     assert f"peer {WEST} (west.branch.example, plain)\n  IKE SA " in text
+
+
+def test_name_that_a_client_gives_itself_is_no_markup_of_the_status() -> None:
+    one = star(SITES, names=("west",))
+    node = one.members[HUB].node
+    plan, _ = node.clients.join("branch", Identity(IdType.FQDN, b"[/red].branch.example"), 99)
+    node.plans[plan.peer.name] = plan
+    node.starter.add(plan)
+    text = render_status(snapshot(node, one.now, {}))
+    assert "peer branch/fqdn:[/red].branch.example ([/red].branch.example, plain)" in text
 
 
 @pytest.mark.parametrize(

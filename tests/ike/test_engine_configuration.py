@@ -312,6 +312,11 @@ def test_an_address_for_a_child_that_is_refused_is_given_back_and_may_be_had_aga
     pair.run(1)
     assert len(gateway.asked) == 2 and len(pair.right.all(AddressesUnused)) == 1
     assert only_child(pair.right).peer_ts == (HOST,)
+    pair.left.engine.create_child(pair.left.session, "wrong", pair.now)
+    pair.run(1)
+    assert len(pair.left.all(ChildSaFailed)) == 2
+    assert len(pair.right.all(AddressesUnused)) == 1, "now it is in use"
+    assert pair.right.engine.sessions()[0].leased == GIVEN
 
 
 def test_an_address_is_kept_by_an_ike_sa_whose_first_child_is_refused() -> None:
