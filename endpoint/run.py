@@ -121,7 +121,11 @@ class Service:
             self._hosts[attach.name] = MemoryHost(attach.address, self._sender(attach.name))
 
     def _mtu(self, vrf: str) -> int:
-        """What every peer of the VRF can carry."""
+        """What every peer of the VRF can carry over its link.
+
+        It does not follow a path MTU that is found: the device is that of all peers, and below 1280 octets Linux takes
+        IPv6 off it. ICMP and the MSS tell each host what its own peer's path carries.
+        """
         sizes = [row.budget.vrf_mtu for row in check_report(self.config).budgets if row.vrf == vrf]
         return min(sizes, default=LOWEST_MTU)
 

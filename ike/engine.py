@@ -45,7 +45,7 @@ __all__ = ["IkeEngine"]
 MAX_NOTIFY_OCTETS = 60_000
 """What fits into one message beside its header and the Encrypted payload."""
 MAX_PROBE_OCTETS = 9216
-"""Jumbo frames. strongSwan puts no more than 10000 octets together; a request that nobody answers ends the IKE SA."""
+"""Jumbo frames. strongSwan takes no more than 10000 octets."""
 
 
 class IkeEngine:
@@ -235,7 +235,7 @@ class IkeEngine:
         return self._tokens
 
     def can_probe(self, session: int, message_octets: int = 0) -> bool:
-        """Whether `send_probe` may be asked for: both ends take messages in fragments (RFC 7383), and so long ones."""
+        """Whether `send_probe` may be asked for: not of peers that are not made for long messages (RFC 7383)."""
         found = self._host.sessions.get(session)
         if found is None or found.established_at is None or message_octets > MAX_PROBE_OCTETS:
             return False

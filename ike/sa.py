@@ -41,8 +41,6 @@ from ike.wire.sa import Proposal
 LINGER_S = 30.0
 FAILED_LINGER_S = 5.0
 """A failed IKE_AUTH still takes a half-open place; a peer that lost the answer asks again within 4 s."""
-SMALLEST_PACKET_OCTETS = {False: 576, True: 1280}
-"""Of IPv4 and IPv6: fragments that fit pass everywhere (RFC 7383 2.5.1)."""
 PROBE_COPIES = 2
 """A single loss says nothing of a size."""
 REPLACED_TRIES = 4
@@ -160,17 +158,18 @@ class IkeSa:
             return False
         payloads = self._with_window(exchange.exchange_type, payloads)
         message = self._message(exchange.exchange_type, payloads, self.requests.next_id)
-        is_probe = isinstance(exchange, SendProbe)
+        short = message
+        if isinstance(exchange, SendProbe):
+            short = replace(message, payloads=(exchange.substitute, *payloads[1:]))
         try:
-            datagrams = self._seal(
-                message, now, SMALLEST_PACKET_OCTETS[":" in self.path.peer[0]] if is_probe else None
-            )
+            datagrams = self._seal(short, now)
         except LocalError as error:
             self._lose(exchange)
             self._give_up(f"our request cannot be sent: {error}", now)
             return False
-        if is_probe:
+        if short is not message:
             whole = self.keyed.protection.seal(message)
+            datagrams = (*datagrams, whole)
             self.host.send([whole] * PROBE_COPIES, self.path, dont_fragment=True)
             self.session.location.note_sent(now)
         else:
@@ -209,11 +208,11 @@ class IkeSa:
     ) -> Message:
         return Message(self.spi_i, self.spi_r, exchange, self.is_initiator, is_response, message_id, payloads)
 
-    def _seal(self, message: Message, now: float, fragment_octets: int | None = None) -> tuple[bytes, ...]:
+    def _seal(self, message: Message, now: float) -> tuple[bytes, ...]:
         rewrite = self.host.rewrite_outgoing
         parts = rewrite(message) if rewrite else (message,)
         protection = self._keyed.protection if self._keyed else None
-        limits = (fragment_octets or self.fragment_octets, self.path.peer[0])
+        limits = (self.fragment_octets, self.path.peer[0])
         datagrams = tuple(each for part in parts for each in seal(message, part, protection, *limits))
         self.host.trace_message(
             now, self.session.number, Direction.SENT, self.path, message, max(1, len(datagrams))

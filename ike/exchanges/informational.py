@@ -108,11 +108,12 @@ class SendNotify(_Informational):
 
 
 class SendProbe(_Informational):
-    """A message of a given length, to see whether the path carries it (RFC 7383 2.5.2).
+    """A message of a given length, to see whether the path carries it.
 
-    It goes whole, with DF, in two copies; if no answer comes, then in small fragments. So the window is not blocked for
-    longer than by one lost message. Every peer answers: a status notify that it does not know is ignored (RFC 7296
-    3.10.1).
+    It goes whole, with DF, in two copies. If no answer comes, then without DF, and before it a short one under the same
+    Message ID, so that neither the window nor the IKE SA depends on the path. That is no retransmission in the sense of
+    RFC 7296 2.1, but both say nothing and have the same answer: a status notify that is not known is ignored (3.10.1).
+    Fragments (RFC 7383) would not do: strongSwan takes those of INFORMATIONAL requests for messages in clear.
     """
 
     priority = Priority.NOTIFY
@@ -125,6 +126,11 @@ class SendProbe(_Informational):
     def request(self, sa: IkeSa, now: float) -> Sequence[Payload] | None:
         room = sa.keyed.protection.inner_octets(self.message_octets)
         return (NotifyPayload(self._notify_type, bytes(max(0, room - NOTIFY_HEADER_OCTETS))),)
+
+    @property
+    def substitute(self) -> Payload:
+        """What goes, in short, where the whole has not arrived."""
+        return NotifyPayload(self._notify_type, b"")
 
     def on_response(self, sa: IkeSa, message: Message, story: Story, now: float) -> Outcome:
         return Outcome(events=(ProbeAnswered(sa.session.number, self._token, not self.is_lost),))
