@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -20,12 +20,14 @@ from ..peers.mplsec import Mplsec
 from ..peers.strongswan import Connection, StrongSwan
 from ..pki import Certified, certify
 from ..processes import wait_until
-from ..wire import IKE_AUTH
+from ..wire import IKE_AUTH, NOTIFY
 from .case import (
     OUR_ADDRESS,
     OUR_CUSTOMER,
     PEER_ADDRESS,
+    PINGS,
     PSK,
+    Case,
     Evidence,
     Lab,
     check_initiator,
@@ -33,6 +35,7 @@ from .case import (
     require,
 )
 from .certificates import AUTH, CERT, CERTREQ, DIGITAL_SIGNATURE, OUR_ALGORITHM, PEER_ALGORITHM, write
+from .ike_config import OurAddressCase, selected
 from .libreswan import NAMES, LibreswanIke
 from .running import Running, check_stream
 from .strongswan import PEER_CUSTOMER, IpTunnelCase
@@ -40,6 +43,7 @@ from .strongswan import PEER_CUSTOMER, IpTunnelCase
 SHARED_KEY = 2
 RAW_PUBLIC_KEY = 15
 INITIAL_CONTACT = 16384
+AUTH_LIFETIME = 16403
 
 
 @dataclass(frozen=True)
@@ -221,21 +225,112 @@ class ReauthenticationCase(AuthCase):
 
     def check(self, evidence: Evidence) -> list[str]:
         seen = self.check_packets(evidence)
-        requests = [m for m in evidence.ike if m.exchange == IKE_AUTH and not m.is_response]
-        pairs = list(dict.fromkeys(message.spi_i for message in requests))
-        require(len(pairs) >= 2, f"{len(pairs)} IKE SAs were authenticated")
-        again = next(message for message in requests if message.spi_i == pairs[1])
-        require(INITIAL_CONTACT not in again.notifies, "INITIAL_CONTACT although the first is there")
-        gone = [m for m in evidence.ike if m.spi_i == pairs[0] and m.deletes_ike_sa]
-        require(gone, "the first IKE SA was not deleted")
-        children = [c for c in evidence.children if c.is_accepted and c.request.spi_i == pairs[1]]
-        require(children, "no child on the second IKE SA")
-        require(
-            children[0].response.packet.number < gone[0].packet.number,
-            "the first IKE SA went before the second had its child",
-        )
-        stream = check_stream(evidence, PEER_CUSTOMER)
-        return [*seen, f"IKE SA {pairs[0]} replaced by {pairs[1]} with its child, then deleted", stream]
+        return [*seen, check_replaced(evidence), check_stream(evidence, PEER_CUSTOMER)]
+
+
+def check_replaced(evidence: Evidence) -> str:
+    """A second IKE SA is authenticated and has its child before the first one goes."""
+    requests = [m for m in evidence.ike if m.exchange == IKE_AUTH and not m.is_response]
+    pairs = list(dict.fromkeys(message.spi_i for message in requests))
+    require(len(pairs) >= 2, f"{len(pairs)} IKE SAs were authenticated")
+    again = next(message for message in requests if message.spi_i == pairs[1])
+    require(INITIAL_CONTACT not in again.notifies, "INITIAL_CONTACT although the first is there")
+    gone = [m for m in evidence.ike if m.spi_i == pairs[0] and m.deletes_ike_sa]
+    require(gone, "the first IKE SA was not deleted")
+    children = [c for c in evidence.children if c.is_accepted and c.request.spi_i == pairs[1]]
+    require(children, "no child on the second IKE SA")
+    require(
+        children[0].response.packet.number < gone[0].packet.number,
+        "the first IKE SA went before the second had its child",
+    )
+    return f"IKE SA {pairs[0]} replaced by {pairs[1]} with its child, then deleted"
+
+
+def check_told(evidence: Evidence, teller: str, comer: str, within_s: int) -> str:
+    """`teller` said AUTH_LIFETIME of `within_s` (less what has gone by), `comer` authenticated again in time."""
+    told = [
+        (message, int.from_bytes(payload.octets[8:]))
+        for message in evidence.ike
+        for payload in message.payloads
+        if payload.type == NOTIFY and int.from_bytes(payload.octets[6:8]) == AUTH_LIFETIME
+    ]
+    require(told, "nobody said AUTH_LIFETIME")
+    require({message.source for message, _ in told} == {teller}, f"not {teller} said it")
+    message, seconds = told[0]
+    require(within_s - 2 <= seconds <= within_s, f"it said {seconds} s")
+    again = [m for m in evidence.ike if m.exchange == IKE_AUTH and m.spi_i != message.spi_i]
+    require(again[0].source == comer, f"{again[0].source} authenticated again")
+    after_s = again[0].packet.time_s - message.packet.time_s
+    require(after_s < seconds, f"only after {after_s:.0f} s")
+    return f"{teller} said AUTH_LIFETIME {seconds} s, {comer} came after {after_s:.1f} s"
+
+
+TOLD = "AUTH_LIFETIME: the responder says when the initiator has to authenticate again, and so it does"
+
+
+def ping_around_reauthentication(now: Running[SwanContainer], source: str) -> list[int]:
+    """How many pings were answered before and after another IKE SA has taken the place of the first."""
+    first = {one["spi_i"] for one in now.ours.ike_sas()}
+    before = now.ping(source=source)
+    wait_until(
+        lambda: (sas := {one["spi_i"] for one in now.ours.ike_sas()}) and not sas & first,
+        "another IKE SA, and no longer the first",
+        timeout_s=35,
+    )
+    return [before, now.ping(source=source)]
+
+
+class WeTellCase(AuthCase):
+    """We say AUTH_LIFETIME (RFC 4478), charon authenticates again `over_time` before that."""
+
+    feature = TOLD
+    settings = "  rekey_time = 0\n  reauth_time = 0\n  over_time = 54s\n  rand_time = 0\n"
+    plugins = f"make_before_break = yes\n  {PLUGINS}"
+    more_settings = 'lifetime = { reauth = "1m" }\n'
+
+    def __init__(self) -> None:
+        super().__init__("auth-lifetime", "responder")
+
+    def drive(self, lab: Lab) -> dict[str, Any]:
+        with self.running(lab) as now:
+            now.bring_up(self.role, self.their_child)
+            return {"answers": ping_around_reauthentication(now, OUR_CUSTOMER)} | now.facts()
+
+    def check(self, evidence: Evidence) -> list[str]:
+        seen = self.check_packets(evidence)
+        require(evidence.fact("answers") == [PINGS, PINGS], f"pings were lost: {evidence.fact('answers')}")
+        told = check_told(evidence, OUR_ADDRESS, PEER_ADDRESS, 60)
+        return [*seen, check_replaced(evidence), told]
+
+
+class WeAreToldCase(OurAddressCase):
+    """charon says AUTH_LIFETIME to clients that have their address from it: they alone can authenticate again."""
+
+    feature = TOLD
+    within_s = 22
+
+    def __init__(self) -> None:
+        super().__init__("initiator")
+        self.name = "strongswan-auth-lifetime-initiator"
+
+    def connection(self, names: tuple[str, str, str, str]) -> Connection:
+        times = ("rekey_time = 0", f"reauth_time = {self.within_s}s", "over_time = 30s", "rand_time = 0")
+        one = super().connection(names)
+        return replace(one, more=(*one.more, *times))
+
+    def drive(self, lab: Lab) -> dict[str, Any]:
+        with self.running(lab) as now:
+            now.bring_up(self.role, "net")
+            answers = ping_around_reauthentication(now, self.addresses[0])
+            return now.facts() | {"answers": answers}
+
+    def check(self, evidence: Evidence) -> list[str]:
+        seen = self.check_tunnel(evidence)
+        require(evidence.fact("answers") == [PINGS, PINGS], f"pings were lost: {evidence.fact('answers')}")
+        told = check_told(evidence, PEER_ADDRESS, OUR_ADDRESS, self.within_s)
+        given = {tuple(selected(one.response)) for one in evidence.children}
+        require(given == {self.addresses}, f"the address did not stay: {given}")
+        return [*seen, check_replaced(evidence), told, "the address is the same on both"]
 
 
 class NullConn(Conn):
@@ -281,7 +376,9 @@ class NullCase(LibreswanIke):
         return [*seen, f"the peer says: {words}"]
 
 
-CASES: tuple[AuthCase | NullCase, ...] = (
+CASES: tuple[Case, ...] = (
+    WeTellCase(),
+    WeAreToldCase(),
     *(
         RawKeyCase(ours, theirs, role)
         for ours, theirs in (("ed25519", "p384"), ("rsa", "rsa"))
