@@ -34,10 +34,19 @@ class AddressMonitor:
     """Calls `on_change` with those of `addresses` that can be used, in their order, when these are others."""
 
     def __init__(
-        self, addresses: Sequence[str], netns: str | None, on_change: Callable[[tuple[str, ...]], None]
+        self,
+        addresses: Sequence[str],
+        netns: str | None,
+        on_change: Callable[[tuple[str, ...]], None],
+        *,
+        device: str | None = None,
     ) -> None:
-        """SetupError if the namespace is not there."""
+        """`device`: what our sockets are bound to; without it an address in a VRF device is none of ours.
+
+        SetupError if the namespace is not there.
+        """
         self._addresses = tuple(addresses)
+        self._device = device
         self._on_change = on_change
         self._present = self._addresses
         self._loop = asyncio.get_running_loop()
@@ -74,7 +83,7 @@ class AddressMonitor:
             self._must_look_again = True
             return
         self._is_looking = True
-        future = self._thread.submit(_usable, self._addresses)
+        future = self._thread.submit(_usable, self._addresses, self._device)
         future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._on_looked, done.result()))
 
     def _on_looked(self, present: tuple[str, ...] | None) -> None:
@@ -101,14 +110,14 @@ def _open() -> socket.socket:
     return opened
 
 
-def _usable(addresses: tuple[str, ...]) -> tuple[str, ...] | None:
+def _usable(addresses: tuple[str, ...], device: str | None) -> tuple[str, ...] | None:
     """Those that a socket can be bound to and whose link works, if they are on a link. None: no telling."""
     try:
         idle = _idle()
     except (NetlinkError, OSError) as error:
         _log.warning("cannot look at our addresses: %s", error)
         return None
-    return tuple(address for address in addresses if address not in idle and _can_be_bound(address))
+    return tuple(address for address in addresses if address not in idle and _can_be_bound(address, device))
 
 
 def _idle() -> set[str]:
@@ -126,10 +135,12 @@ def _idle() -> set[str]:
     return bad - good
 
 
-def _can_be_bound(address: str) -> bool:
+def _can_be_bound(address: str, device: str | None) -> bool:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            if device is not None:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
             probe.bind((address, 0))
     except OSError:
         return False

@@ -107,7 +107,10 @@ class Service:
             tun.start(self._receiver(name))
         door = self.config.endpoint.front_door
         self._monitor = AddressMonitor(
-            self.config.endpoint.addresses, door.netns if door else None, self._on_addresses
+            self.config.endpoint.addresses,
+            door.netns if door else None,
+            self._on_addresses,
+            device=door.device if door else None,
         )
         self.runtime.start()
 
