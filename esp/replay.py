@@ -1,6 +1,9 @@
 """The anti-replay window and the inference of extended sequence numbers (RFC 4303 3.4.3, appendix A2).
 
 Must not know packets or keys: `update` is only for sequence numbers whose ICV has verified.
+
+Appendix A3, looking for the high half after 2^32 packets in a row were lost, is left out: an SA does not live as long
+as that takes, and forged packets would cost several decryptions each. What is lost so is an SA, until its next rekey.
 """
 
 from esp.errors import DropReason, EspError

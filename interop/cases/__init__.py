@@ -31,6 +31,7 @@ from . import (
     scapy,
     scripts,
     strongswan,
+    traffic_flow,
     two_vrfs,
 )
 from .case import Case
@@ -59,6 +60,7 @@ CASES: tuple[Case, ...] = (
     *ike_life.CASES,
     *life.CASES,
     *paths.CASES,
+    *traffic_flow.CASES,
     *mobike.CASES,
     *libreswan.CASES,
     *libreswan_ike.CASES,
