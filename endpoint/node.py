@@ -682,10 +682,10 @@ class Node:
         for name in filter(None, (plan.peer.name, plan.entry)):
             self.dataplane.flush_waiting(name, serves, now)
 
-    def _send_on_successors(self, spi_in: bytes, now: float) -> None:
+    def _send_on_successors(self, gone: Child, now: float) -> None:
         """Nothing leaves by that child any more: those that replace it take over (RFC 7296 2.8)."""
-        for child in self.children:
-            if child.replaces == spi_in and not (child.may_send or child.is_deleting):
+        for child in self.children.of_peer(gone.peer):
+            if child.replaces == gone.sa.spi_in and not (child.may_send or child.is_deleting):
                 self._begin_sending(child, now)
 
     def _on_deletion_begun(self, spi_in: bytes, now: float) -> None:
@@ -693,7 +693,7 @@ class Node:
         if child is not None:
             child.is_deleting, child.may_send = True, False
             self.children.stop_sending(child)
-            self._send_on_successors(spi_in, now)
+            self._send_on_successors(child, now)
 
     def _on_child_closed(self, event: ChildSaClosed, now: float) -> None:
         child = self.children.get(event.spi_in)
@@ -709,7 +709,7 @@ class Node:
         else:
             self.children.remove(child)
         self._remember_up(child.peer)
-        self._send_on_successors(event.spi_in, now)
+        self._send_on_successors(child, now)
         if not any(self.children_of(child.peer)):
             self.paths.forget(child.peer)
         siblings = self.children.of_kind(child.peer, child.kind.name)
@@ -772,7 +772,7 @@ class Node:
         return next((one for one in self.children_of(peer) if one.may_send), None)
 
     def children_of(self, peer: str) -> Iterator[Child]:
-        return (one for one in self.children if one.peer == peer and one.retires_at is None)
+        return iter(self.children.of_peer(peer))
 
     def send_dummies(self, child: Child, sizes: Sequence[int], now: float) -> None:
         self.dataplane.send_dummies(child, sizes, now)

@@ -7,6 +7,7 @@ a SIGKILL the kernel removes the devices, and the control socket's file is repla
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections import Counter
@@ -27,7 +28,7 @@ from endpoint.node import Observers
 from endpoint.runtime import Runtime, now
 from endpoint.status import snapshot
 from endpoint.tun import Tun
-from ike import LocalError
+from ike import LocalError, TraceRecord
 from mpls.bindings import Prefix
 from mpls.vrf import Interface
 
@@ -37,6 +38,8 @@ _log = logging.getLogger("mplsec")
 
 INITIATE_S = 20.0
 """How long the command `initiate` waits; the attempt itself goes on as the configuration says."""
+NEW_OBJECTS = 10_000
+"""The collector looks after so many: an IKE SA with its child makes about a thousand, few of them in cycles."""
 LOWEST_MTU = 1280
 """Of an attachment whose VRF no peer shares."""
 
@@ -51,6 +54,7 @@ async def run_endpoint(config: Config, *, control: Path, keys: Path | None, capt
     server = await ControlServer.open(control, service.handle)
     try:
         await service.open(None if keys is None else KeyLog(keys), recorder)
+        _spare_the_collector()
         _log.info("%s is up, control socket %s", config.endpoint.identity, control)
         await _signalled()
         _log.info("shutting down")
@@ -61,6 +65,17 @@ async def run_endpoint(config: Config, *, control: Path, keys: Path | None, capt
         if recorder is not None:
             recorder.close()
     return 0
+
+
+def _log_message(record: TraceRecord) -> None:
+    _log.debug("%s %s", record.path, record.summary)
+
+
+def _spare_the_collector() -> None:
+    """What the start has made stays to the end and is not looked at again; what is new is looked at less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(NEW_OBJECTS)
 
 
 async def _signalled() -> None:
@@ -96,7 +111,8 @@ class Service:
             capture=capture,
             state_dir=self.config.endpoint.state_dir,
             observers=Observers(
-                trace=lambda record: _log.debug("%s %s", record.path, record.summary),
+                # Nobody reads it otherwise, and without a reader no record is made.
+                trace=_log_message if _log.isEnabledFor(logging.DEBUG) else None,
                 route=self._route,
                 address=self._address,
             ),

@@ -181,11 +181,10 @@ def agree(
 
     Raises Refused.
     """
-    failure = Refused(NotifyType.TS_UNACCEPTABLE, f"no child for {terms.ts} in {terms.mode.value} mode")
-    if terms.mode is Mode.TRANSPORT and not is_host_to_host(terms.ts):
-        raise failure
+    failure: Refused | None = None
     fits: list[tuple[ChildConfig, TrafficSelectors]] = []
-    for config in configs:
+    is_possible = terms.mode is not Mode.TRANSPORT or is_host_to_host(terms.ts)
+    for config in configs if is_possible else ():
         for policy in config.policies if config.mode is terms.mode else ():
             allowed = TrafficSelectors(
                 resolve_dynamic(policy.peer_ts, *ends.peer), resolve_dynamic(policy.local_ts, *ends.local)
@@ -210,7 +209,9 @@ def agree(
             continue
         more_possible = not all(is_covered(other, ts) for _, other in fits)
         return Agreement(config, proposal, ts, terms.mode, terms.originals, more_possible)
-    raise failure
+    raise failure or Refused(
+        NotifyType.TS_UNACCEPTABLE, f"no child for {terms.ts} in {terms.mode.value} mode"
+    )
 
 
 def agree_to_rekey(terms: ChildTerms, child: Child, registry: SelectorRegistry) -> Agreement:

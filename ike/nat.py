@@ -9,6 +9,7 @@ import hashlib
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ike.config import Path
 
@@ -43,8 +44,13 @@ class NatState:
 def detection_hash(spi_i: bytes, spi_r: bytes, end: tuple[str, int]) -> bytes:
     """SHA-1(SPIi | SPIr | address | port), 20 octets. The digest hides nothing and protects nothing."""
     address, port = end
-    octets = ipaddress.ip_address(address).packed + port.to_bytes(2, "big")
+    octets = _packed(address) + port.to_bytes(2, "big")
     return hashlib.sha1(spi_i + spi_r + octets, usedforsecurity=False).digest()
+
+
+@lru_cache(maxsize=1024)
+def _packed(address: str) -> bytes:
+    return ipaddress.ip_address(address).packed
 
 
 def is_translated(hashes: Sequence[bytes], spi_i: bytes, spi_r: bytes, end: tuple[str, int]) -> bool:

@@ -408,4 +408,4 @@ class SelectorRegistry:
 
 def _same(ours: Selectors, theirs: Selectors) -> bool:
     """Equal apart from order."""
-    return Counter(ours) == Counter(theirs)
+    return ours == theirs or Counter(ours) == Counter(theirs)

@@ -6,7 +6,6 @@ allowed everywhere (RFC 7296 2.5, 3.10, 3.12); what is in no rule is refused.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -101,10 +100,11 @@ def story_of(message: Message) -> Story:
     rules = SCHEMA.get((message.exchange, message.is_response))
     if rules is None:
         raise SchemaError(f"{name_of(ExchangeType, message.exchange)} is not known")
-    present = Counter(p.payload_type for p in message.payloads if not isinstance(p, UnknownPayload))
-    repeated = [kind for kind, count in present.items() if count > 1 and kind not in REPEATABLE]
-    if repeated:
-        raise SchemaError(f"more than one {name_of(PayloadType, repeated[0])} payload")
+    kinds = [p.payload_type for p in message.payloads if not isinstance(p, UnknownPayload)]
+    present = dict.fromkeys(kinds)
+    for kind in present:
+        if kind not in REPEATABLE and kinds.count(kind) > 1:
+            raise SchemaError(f"more than one {name_of(PayloadType, kind)} payload")
     has_error = _has_error(message.payloads)
     for rule in rules:
         allowed = rule.required | rule.optional | ANYWHERE

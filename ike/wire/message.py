@@ -172,11 +172,14 @@ class Message:
 
     def get(self, payload_class: type[P]) -> P | None:
         """The first payload of a class."""
-        return next((p for p in self.payloads if isinstance(p, payload_class)), None)
+        for payload in self.payloads:
+            if isinstance(payload, payload_class):
+                return payload
+        return None
 
     def all(self, payload_class: type[P]) -> tuple[P, ...]:
         """All payloads of a class, in their order."""
-        return tuple(p for p in self.payloads if isinstance(p, payload_class))
+        return tuple([p for p in self.payloads if isinstance(p, payload_class)])
 
     @property
     def encrypted(self) -> EncryptedPayload | None:
@@ -189,7 +192,10 @@ class Message:
 
     def notify(self, notify_type: int) -> NotifyPayload | None:
         """The first notify of a type."""
-        return next((n for n in self.notifies if n.notify_type == notify_type), None)
+        for payload in self.payloads:
+            if isinstance(payload, NotifyPayload) and payload.notify_type == notify_type:
+                return payload
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Must not know: which exchange a payload belongs to. Reserved fields are sent as 
 except in ID payloads, where AUTH covers them.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
@@ -28,8 +28,11 @@ _RANGE_OCTETS: dict[int, int] = {TsType.IPV4_ADDR_RANGE: 16, TsType.IPV6_ADDR_RA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Payload(ABC):
-    """What all payloads share. `critical` is the C bit, zero for every payload of the base specification."""
+class Payload:
+    """What all payloads share. `critical` is the C bit, zero for every payload of the base specification.
+
+    Abstract for the type checker alone: `isinstance`, asked a hundred times for a message, is slow with ABCMeta.
+    """
 
     TYPE: ClassVar[int]
     critical: bool = False
@@ -435,7 +438,8 @@ def read_payloads(first_type: int, reader: Reader, *, allow_sealed: bool) -> tup
             payloads.append(UnknownPayload(payload_type, body.rest(), critical=critical))
         else:
             payloads.append(parse_body(body, critical))
-            body.expect_end(name_of(PayloadType, payload_type))
+            if body.remaining:
+                body.expect_end(name_of(PayloadType, payload_type))
         payload_type = next_type
     reader.expect_end("a message, behind its last payload")
     return tuple(payloads)

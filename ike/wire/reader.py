@@ -27,12 +27,21 @@ class Reader:
         self.position = start + count
         return start
 
+    # These two are most of what is read: without a call and a slice for each.
+
     def u8(self) -> int:
-        return self._data[self._advance(1)]
+        start = self.position
+        if start >= self._end:
+            self._advance(1)
+        self.position = start + 1
+        return self._data[start]
 
     def u16(self) -> int:
-        start = self._advance(2)
-        return int.from_bytes(self._data[start : start + 2], "big")
+        start = self.position
+        if start + 2 > self._end:
+            self._advance(2)
+        self.position = start + 2
+        return self._data[start] << 8 | self._data[start + 1]
 
     def u32(self) -> int:
         start = self._advance(4)

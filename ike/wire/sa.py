@@ -110,7 +110,7 @@ class Proposal:
 
     def of_type(self, transform_type: int) -> tuple[Transform, ...]:
         """The alternatives for one transform type, in the sender's order."""
-        return tuple(t for t in self.transforms if t.type == transform_type)
+        return tuple([t for t in self.transforms if t.type == transform_type])
 
     def encode(self, *, is_last: bool) -> bytes:
         count = len(self.transforms)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ike import DropReason, LifeKind, LifeRecord, TraceRecord
+from ike import Datagram, DropReason, LifeKind, LifeRecord, TraceRecord
 from ike.events import ChildSaClosed, ChildSaEstablished
 from ike.numbers import ExchangeType
 from ike.testing.pair import Pair, Side
-from tests.ike.engine_kit import established, message, nonce, only_child
+from tests.ike.engine_kit import established, message, new_pair, nonce, only_child
 
 CREATE = ExchangeType.CREATE_CHILD_SA
 
@@ -114,3 +114,25 @@ def test_records_hold_no_keys() -> None:
     text = repr(left)
     for child in (event.child for event in pair.left.all(ChildSaEstablished)):
         assert repr(child.keys_in[0]) not in text
+
+
+def test_an_engine_that_nobody_looks_at_sends_the_same_octets() -> None:
+    """Without a subscriber no record is made; what is done must not depend on it."""
+
+    def told(*, is_watched: bool) -> list[Datagram]:
+        pair, tap = new_pair(seed="watched or not")
+        if not is_watched:
+            for side in (pair.left, pair.right):
+                side.engine._host.subscribers.clear()
+        pair.initiate()
+        pair.run(2)
+        pair.left.engine.create_child(pair.left.session, "net", pair.now)
+        pair.run(2)
+        pair.left.engine.rekey_ike_sa(pair.left.session, pair.now)
+        pair.run(2)
+        assert bool(pair.right.trace) is is_watched
+        return tap.seen
+
+    watched = told(is_watched=True)
+    assert len(watched) > 6
+    assert watched == told(is_watched=False)

@@ -44,3 +44,18 @@ def test_a_restricted_reader_ends_before_its_parent() -> None:
 def test_octets_left_over_are_a_parse_error() -> None:
     with pytest.raises(ParseError, match="2 octets left over in a test"):
         Reader(b"ab").expect_end("a test")
+
+
+def test_integers_are_what_their_octets_say_wherever_they_stand() -> None:
+    data = bytes(range(250, 256)) + bytes(range(6))
+    for start in range(len(data)):
+        for end in range(start, len(data) + 1):
+            for octets, read in ((1, Reader.u8), (2, Reader.u16)):
+                reader = Reader(data, start, end)
+                if end - start < octets:
+                    with pytest.raises(ParseError):
+                        read(reader)
+                    assert reader.position == start
+                else:
+                    assert read(reader) == int.from_bytes(Reader(data, start, end).take(octets), "big")
+                    assert reader.position == start + octets
