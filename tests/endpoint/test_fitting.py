@@ -181,3 +181,32 @@ def test_the_largest_packet_under_an_inner_ipv6_header_fits_the_link() -> None:
     assert send(nodes, largest)
     ((_, esp),) = nodes.wire
     assert 1500 - 20 - len(esp) in range(4)
+
+
+def send_row(nodes: NodePair, packets: list[Packet]) -> list[Packet]:
+    """All at once, as they come from a device that has them: packets of one flow are a row."""
+    nodes.ends[1].node.receive_packets("red", [bytes(packet) for packet in packets], nodes.now)
+    nodes.run(0.5)
+    return [IP(one) for one in nodes.ends[2].hosts["red"].packets]
+
+
+def test_a_syn_among_other_segments_of_its_flow_is_clamped() -> None:
+    nodes = NodePair(configuration(1), configuration(2, "clamp_mss = false")).start()  # the sender alone
+    nodes.pe1.node.initiate("pe2", None, nodes.now)
+    nodes.run(2)
+    options = [("MSS", 8960)]
+    first, syn, last = send_row(
+        nodes, [v4() / TCP(flags=flags, options=options) for flags in ("A", "S", "A")]
+    )
+    assert dict(syn[TCP].options)["MSS"] == tunnel_mtu(nodes) - 4 - 20 - 20
+    assert dict(first[TCP].options)["MSS"] == dict(last[TCP].options)["MSS"] == 8960
+    assert {one.ttl for one in (first, syn, last)} == {7}
+
+
+def test_of_a_row_only_what_is_too_big_is_dropped() -> None:
+    nodes = pair()
+    most = tunnel_mtu(nodes) - 4
+    sizes = (100, most + 1, most, 100)
+    arrived = send_row(nodes, [v4(flags="DF") / TCP(flags="A") / bytes(size - 40) for size in sizes])
+    assert [len(one) for one in arrived] == [100, most, 100]
+    assert nodes.pe1.drops("too_big") == 1
