@@ -13,12 +13,14 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from pathlib import Path
 from typing import TypeAlias
 
 from endpoint.errors import SetupError
@@ -27,6 +29,8 @@ from endpoint.netns import in_namespace
 from endpoint.offload import LARGEST_PACKET_OCTETS, NO_OFFLOAD, VNET_HEADER_OCTETS, coalesce
 
 __all__ = ["OnPackets", "Tun", "TunDrop"]
+
+_log = logging.getLogger("mplsec.tun")
 
 OnPackets: TypeAlias = Callable[[list[bytes]], None]
 
@@ -91,6 +95,7 @@ class Tun:
         except BaseException:
             os.close(descriptor)
             raise
+        in_namespace(netns, lambda: _accept_own_source(name))
         return cls(name, descriptor, device, addresses, has_offload=has_offload)
 
     def start(self, on_packets: OnPackets) -> None:
@@ -194,3 +199,13 @@ def _open(name: str) -> tuple[int, bool]:
         }.get(error.errno or 0, "")
         raise SetupError(f"TUN {name}: {error.strerror}" + (f"; {remedy}" if remedy else "")) from error
     return descriptor, bool(features & _IFF_VNET_HDR)
+
+
+def _accept_own_source(name: str) -> None:
+    """Let the kernel take IPv4 from the device's own address: our ICMP errors come from it, as a router's do."""
+    try:
+        Path(f"/proc/sys/net/ipv4/conf/{name}/accept_local").write_text("1")
+    except OSError as error:
+        _log.warning(
+            "TUN %s: accept_local: %s; ICMP errors over IPv4 do not reach the hosts", name, error.strerror
+        )

@@ -1,6 +1,8 @@
 """Two `mplsec run` processes and a router between them that does what it should not."""
 
 import contextlib
+import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +68,28 @@ def answers(pe: Pe, sequence: int, octets: int, dscp: int = 0, seconds: float = 
         pinger.close()
 
 
+def told_mtu(pe: Pe, octets: int) -> int:
+    """What the customer's own kernel has learnt by ICMP from a packet of that size with DF."""
+    command = [
+        "ip",
+        "netns",
+        "exec",
+        pe.red,
+        "ping",
+        "-M",
+        "do",
+        "-s",
+        str(octets - 28),
+        "-c",
+        "3",
+        "-i",
+        "0.2",
+    ]
+    said = subprocess.run([*command, "-W", "1", "10.2.0.1"], capture_output=True, text=True, check=False)
+    found = re.search(r"mtu ?= ?(\d+)", said.stdout + said.stderr)
+    return int(found[1]) if found else 0
+
+
 def path(pe: Pe) -> dict[str, object]:
     (peer,) = pe.status()["peers"]
     return dict(peer["path"] or {})
@@ -90,6 +114,7 @@ def test_a_router_that_drops_silently_costs_nothing_but_the_octets(
     most = vrf_mtu(pes[0])
     assert 1492 - overhead - 3 <= most <= 1492 - overhead
     assert answers(pes[0], 2, most)
+    assert told_mtu(pes[0], most + 1) == most
 
 
 def test_a_router_that_ignores_df_is_named_and_one_that_zeroes_dscp_changes_no_class(
