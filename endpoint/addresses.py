@@ -16,8 +16,8 @@ from typing import TypeAlias
 from endpoint.config import Config, PeerConfig
 from endpoint.pool import Pool
 from ike import AddressRequest, Configuration, IkeSaEstablished
-from mpls.forwarding import Outbound
 from mpls.ip import Network
+from mpls.outbound import Outbound
 from mpls.routes import ForwardingTable
 from mpls.vrf import Interface
 

@@ -2,10 +2,10 @@
 
 It must not know IKE messages or sockets; the underlay and the attachments are callables.
 
-    outbound  attachment -> mpls.forwarding: VRF, class, peer, label -> child -> map and MTU -> encapsulate
+    outbound  attachment -> mpls.outbound: VRF, class, peer, label -> child -> map and MTU -> encapsulate
               -> one sealing and one send for each run of packets of one child;   no child or no label yet: wait,
               ask for it
-    inbound   ESP packet -> SPI, replay, ICV -> mpls.forwarding: the egress check -> attachment of the VRF
+    inbound   ESP packet -> SPI, replay, ICV -> mpls.inbound: the egress check -> attachment of the VRF
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from mpls.batch import Delivered, Forwarded, check_inbound_batch, forward_batch
 from mpls.drops import SELECTOR_MISMATCHES, DropReason
 from mpls.encapsulation import NO_NEXT_HEADER, is_cleartext_mpls
 from mpls.fit import clamp_mss, fit
-from mpls.forwarding import Bypassed, Delivery, Drop, Labelled, Outbound, Way, check_outbound, time_exceeded
+from mpls.hop import Drop, time_exceeded
+from mpls.inbound import Delivery
 from mpls.inside import stack_toward
 from mpls.label_space import LabelSpace
 from mpls.models import UNKNOWN_OUTER, Ecn, OuterFields, QosModel, copy_inward, is_alarming
+from mpls.outbound import Bypassed, Labelled, Outbound, Way, check_outbound
 from mpls.plain import check_plain
 from mpls.vrf import Labels
 

@@ -38,7 +38,8 @@ from ike import TraceRecord
 from ike.events import Direction
 from mpls.capability import LABEL_BINDING, LABEL_STATUS, MPLS_VRF_SUPPORTED
 from mpls.encapsulation import MPLS_IN_IP
-from mpls.forwarding import Delivery, Drop
+from mpls.hop import Drop
+from mpls.inbound import Delivery
 from mpls.ip import Echo
 from mpls.labels import LabelEntry, LabelStack
 

@@ -1,6 +1,6 @@
 """`mplsec explain`: what becomes of a packet from a customer, and why, by the configuration alone.
 
-Takes the walk that `run` takes (mpls.forwarding); it must not look at interfaces, peers or the network. What
+Takes the walk that `run` takes (mpls.outbound); it must not look at interfaces, peers or the network. What
 only a running endpoint knows, a label that the peer binds, is said to be so, and a stand-in takes its place.
 """
 
@@ -23,10 +23,11 @@ from mpls.crypto_map import Flow, Protect, Row, Rule
 from mpls.drops import DropReason
 from mpls.encapsulation import Encapsulator, Mode
 from mpls.fit import Fitting, fit
-from mpls.forwarding import Bypassed, Drop, Labelled, Outbound
+from mpls.hop import Drop
 from mpls.identifiers import ClassId
 from mpls.ip import IPV6_HEADER_OCTETS, IpHeader
 from mpls.labels import FIRST_ORDINARY_LABEL, LabelStack
+from mpls.outbound import Bypassed, Labelled, Outbound
 from mpls.vrf import Labels, Vrf
 
 __all__ = ["ExplainError", "Explainer", "Explanation", "PathOctets"]

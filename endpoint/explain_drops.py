@@ -1,6 +1,6 @@
 """Why a packet from a customer is dropped: a sentence for each reason, with what the configuration says.
 
-It must not decide anything: the reason is that of the walk in mpls.forwarding.
+It must not decide anything: the reason is that of the walk in mpls.outbound.
 """
 
 from __future__ import annotations

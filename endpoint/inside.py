@@ -22,7 +22,7 @@ from endpoint.sockets import SocketDrop
 from endpoint.tables import build_attachment
 from mpls.drops import DropReason
 from mpls.encapsulation import GRE, MPLS_IN_IP, GreOptions, strip_gre
-from mpls.forwarding import check_cleartext
+from mpls.inbound import check_cleartext
 from mpls.inside import attachment_of
 from mpls.models import OuterFields
 

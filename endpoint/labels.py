@@ -25,9 +25,9 @@ from mpls.binding_sender import (
 from mpls.binding_table import RouteAdded, RouteChange
 from mpls.bindings import Prefix, Refusal
 from mpls.capability import LABEL_BINDINGS, Capability
-from mpls.forwarding import ForwardingTable
 from mpls.identifiers import ClassId
 from mpls.label_space import LabelSpace, LabelSpaceError
+from mpls.routes import ForwardingTable
 
 __all__ = ["LabelExchange", "LabelExchanges"]
 

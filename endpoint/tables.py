@@ -19,10 +19,10 @@ from endpoint.config import (
     beyond_announce,
 )
 from mpls.crypto_map import CryptoMap, compile_default
-from mpls.forwarding import Outbound
 from mpls.identifiers import ClassId
 from mpls.ip import Network
 from mpls.label_space import LabelSpace
+from mpls.outbound import Outbound
 from mpls.routes import ForwardingTable
 from mpls.vrf import Attachment, Labels, Vrf
 

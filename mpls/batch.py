@@ -1,6 +1,6 @@
-"""Both walks of `forwarding` for many packets at once: the quick path beside the reference (RFC 3032, 4301 5.2).
+"""The walks `outbound` and `inbound` for many packets at once, the quick path beside the reference (RFC 3032, 4301).
 
-Knows nothing of IKE, ESP, sockets and queues, as `forwarding` does not. What comes out is what `forwarding` says of
+Knows nothing of IKE, ESP, sockets and queues, as they do not. What comes out is what they say of
 each packet, in their order.
 
 The packets of one flow that follow each other, alike in all that the walks look at, are a run: the first takes the
@@ -15,10 +15,12 @@ from typing import Final, NamedTuple
 from mpls import encapsulation
 from mpls.child_policy import EgressPolicy
 from mpls.encapsulation import Mode
-from mpls.forwarding import Bypassed, Delivery, Drop, Labelled, Outbound, check_inbound
 from mpls.headers import Run, runs
+from mpls.hop import Drop
+from mpls.inbound import Delivery, check_inbound
 from mpls.label_space import LabelSpace
 from mpls.labels import ENTRY_OCTETS
+from mpls.outbound import Bypassed, Labelled, Outbound
 from mpls.vrf import Vrf
 
 __all__ = ["Delivered", "Forwarded", "check_inbound_batch", "forward_batch"]

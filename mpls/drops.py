@@ -1,4 +1,4 @@
-"""The names of every dropped packet of the MPLS layer: `outbound` and `inbound` walks of `forwarding`.
+"""The names of every dropped packet of the MPLS layer: of the walks in `outbound` and `inbound`.
 
 Knows nothing of who counts them; a drop is a value that is returned, never an exception.
 """

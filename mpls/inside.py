@@ -1,7 +1,7 @@
 """The inside of labelled attachments: whose a packet on a shared link is, and which labels a router gets there.
 
-Knows nothing of links and frames, nor of peers: `forwarding` has the walks, this is what stands at their outer ends
-(RFC 3032 2.1, RFC 4023 8.1).
+Knows nothing of links and frames, nor of peers: `outbound` and `inbound` have the walks, this is what stands
+at their outer ends (RFC 3032 2.1, RFC 4023 8.1).
 """
 
 from collections.abc import Sequence

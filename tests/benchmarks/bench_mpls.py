@@ -20,20 +20,15 @@ from mpls.batch import check_inbound_batch, forward_batch
 from mpls.binding_receiver import BindingReceiver
 from mpls.binding_sender import BindingSender
 from mpls.capability import LABEL_BINDINGS, Capability
+from mpls.child_policy import EgressPolicy, PlainMap
 from mpls.crypto_map import CryptoMap, Flow, Match, Protect, Rule, compile_default
 from mpls.encapsulation import Encapsulation, Mode
-from mpls.forwarding import (
-    EgressPolicy,
-    ForwardingTable,
-    Labelled,
-    Outbound,
-    PlainMap,
-    check_outbound,
-)
 from mpls.identifiers import VrfId
 from mpls.ip import IPV4_HEADER_OCTETS, build_ip, internet_checksum
 from mpls.label_space import LabelSpace
 from mpls.labels import LabelEntry
+from mpls.outbound import Labelled, Outbound, check_outbound
+from mpls.routes import ForwardingTable
 from mpls.selectors import MplsVrfSelector
 from mpls.vrf import Attachment, Vrf
 from tests.benchmarks.results import Result, interleave, print_table, write

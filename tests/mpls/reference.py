@@ -1,7 +1,8 @@
 """A PE as one would explain it at a blackboard: dictionaries and loops, and no thought of speed (RFC 4023, 4364).
 
-The compiled tables, caches and shortcuts of `mpls.forwarding` are held equal to it. It takes apart octets by itself,
-with `ipaddress` and `struct`; of `mpls` it knows the values that a configuration is made of, and the names of drops.
+The compiled tables, caches and shortcuts of `outbound` and `inbound` are held equal to it. It takes apart octets by
+itself, with `ipaddress` and `struct`; of `mpls` it knows the values that configurations are made of, and the names of
+drops.
 """
 
 import struct

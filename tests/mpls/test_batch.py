@@ -11,12 +11,15 @@ from mpls.child_policy import AddressMatch, EgressPolicy, PlainMap
 from mpls.classes import LabelClass
 from mpls.crypto_map import compile_default
 from mpls.encapsulation import Encapsulation, Encapsulator, Mode
-from mpls.forwarding import Bypassed, Delivery, Drop, ForwardingTable, Labelled, Outbound, check_inbound
 from mpls.headers import runs
+from mpls.hop import Drop
 from mpls.identifiers import ClassId
+from mpls.inbound import Delivery, check_inbound
 from mpls.ip import build_ip, decrement_ttl, internet_checksum
 from mpls.label_space import LabelSpace
 from mpls.labels import LabelStack
+from mpls.outbound import Bypassed, Labelled, Outbound
+from mpls.routes import ForwardingTable
 from mpls.vrf import Attachment, Vrf
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from mpls.classes import LabelClass
 from mpls.crypto_map import compile_default
 from mpls.flow_cache import FlowCache
-from mpls.forwarding import ForwardingTable, Labelled, Outbound
 from mpls.ip import IpHeader, PlainHeader, build_ip, internet_checksum
+from mpls.outbound import Labelled, Outbound
+from mpls.routes import ForwardingTable
 from mpls.vrf import Attachment, Urpf, Vrf
 
 PORTS = bytes.fromhex("03e80035")

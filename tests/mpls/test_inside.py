@@ -6,11 +6,13 @@ import pytest
 
 from mpls.crypto_map import compile_default
 from mpls.drops import DropReason
-from mpls.forwarding import Drop, ForwardingTable, Labelled, Outbound
+from mpls.hop import Drop
 from mpls.inside import attachment_of, stack_toward
 from mpls.ip import build_ip
 from mpls.label_space import LabelSpace
 from mpls.labels import LabelEntry, LabelStack
+from mpls.outbound import Labelled, Outbound
+from mpls.routes import ForwardingTable
 from mpls.vrf import Attachment, Labels, Urpf, Vrf
 
 RED = Attachment("red", labels=Labels.POP, local_labels=((301, 301), (310, 319)), peer_label=401)

@@ -10,11 +10,14 @@ from mpls.child_policy import EgressPolicy, PlainMap
 from mpls.classes import LabelClass
 from mpls.crypto_map import Action, Bypass, CryptoMap, Discard, Match, Protect, Rule, compile_default
 from mpls.encapsulation import Encapsulation, Mode
-from mpls.forwarding import Bypassed, Delivery, Drop, ForwardingTable, Labelled, Outbound, check_inbound
+from mpls.hop import Drop
+from mpls.inbound import Delivery, check_inbound
 from mpls.ip import build_ip
 from mpls.label_space import LabelSpace
 from mpls.labels import LabelEntry
 from mpls.models import QosModel, TtlModel
+from mpls.outbound import Bypassed, Labelled, Outbound
+from mpls.routes import ForwardingTable
 from mpls.vrf import Attachment, Urpf, Vrf
 from tests.mpls.reference import Outcome, ReferencePe, networks
 

@@ -4,22 +4,17 @@ from ipaddress import IPv4Network, ip_address, ip_interface, ip_network
 
 import pytest
 
+from mpls.child_policy import PlainMap
 from mpls.classes import LabelClass
 from mpls.crypto_map import Bypass, CryptoMap, Discard, Match, Protect, Rule, compile_default
 from mpls.drops import DropReason
 from mpls.encapsulation import Encapsulation
-from mpls.forwarding import (
-    Bypassed,
-    Drop,
-    ForwardingTable,
-    Labelled,
-    Outbound,
-    PlainMap,
-    check_outbound,
-)
+from mpls.hop import Drop
 from mpls.identifiers import VrfId
 from mpls.ip import Echo, IpHeader, build_ip
 from mpls.labels import LabelEntry
+from mpls.outbound import Bypassed, Labelled, Outbound, check_outbound
+from mpls.routes import ForwardingTable
 from mpls.selectors import MplsVrfSelector
 from mpls.vrf import Attachment, Urpf, Vrf
 

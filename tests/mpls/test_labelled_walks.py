@@ -7,25 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mpls.child_policy import EgressPolicy, PlainMap
 from mpls.classes import LabelClass
 from mpls.crypto_map import Bypass, CryptoMap, Match, Protect, Rule, compile_default
 from mpls.drops import DropReason
 from mpls.encapsulation import Encapsulation, Mode
-from mpls.forwarding import (
-    Bypassed,
-    Delivery,
-    Drop,
-    EgressPolicy,
-    ForwardingTable,
-    Labelled,
-    Outbound,
-    PlainMap,
-    check_inbound,
-    check_outbound,
-)
+from mpls.hop import Drop
+from mpls.inbound import Delivery, check_inbound
 from mpls.ip import IpHeader, build_ip
 from mpls.label_space import LabelSpace
 from mpls.labels import MAX_ENTRIES, LabelEntry, LabelStack
+from mpls.outbound import Bypassed, Labelled, Outbound, check_outbound
+from mpls.routes import ForwardingTable
 from mpls.vrf import Attachment, Labels, Urpf, Vrf
 
 GOLD = LabelClass("gold", frozenset({46}), (5, 6, 7), 46)

@@ -10,19 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ike.selectors import AddressSelector
+from mpls.child_policy import AddressMatch, EgressPolicy, PlainMap
 from mpls.classes import LabelClass
 from mpls.drops import DropReason
 from mpls.encapsulation import Encapsulation, Encapsulator, GreOptions, Mode
-from mpls.forwarding import (
-    AddressMatch,
-    Delivery,
-    Drop,
-    EgressPolicy,
-    PlainMap,
-    check_cleartext,
-    check_inbound,
-)
+from mpls.hop import Drop
 from mpls.identifiers import ClassId, VrfId
+from mpls.inbound import Delivery, check_cleartext, check_inbound
 from mpls.ip import IpHeader, build_ip
 from mpls.label_space import LabelSpace
 from mpls.labels import LabelEntry, LabelStack
