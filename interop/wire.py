@@ -203,6 +203,17 @@ class EspPacket:
     def gre_protocol(self) -> int | None:
         return next((layer.number("gre.proto") for layer in self.inner if layer.name == "gre"), None)
 
+    @property
+    def gre_options(self) -> set[str]:
+        """Which of checksum, key and sequence_number the GRE header has (RFC 2784, 2890)."""
+        return {
+            name
+            for layer in self.inner
+            if layer.name == "gre"
+            for name in ("checksum", "key", "sequence_number")
+            if layer.number(f"gre.flags.{name}")
+        }
+
     def __str__(self) -> str:
         return describe(self.packet)
 

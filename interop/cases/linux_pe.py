@@ -37,6 +37,7 @@ from .running import Running
 
 PEER_CUSTOMER = LinuxPe.customer
 OUR_LABEL, PEER_LABEL = 101, 102
+GRE_KEY = 7
 
 
 class LinuxPeCase(Case):
@@ -229,6 +230,39 @@ class LinuxPeOverIpv6(LinuxPeCase):
         return [*seen, "ESP directly inside IPv6"]
 
 
+class GreOptionsFromLinux(LinuxPeCase):
+    """The peer's GRE has a key, a checksum and sequence numbers, which we take as configured; ours has none."""
+
+    more_settings = f"gre = {{ key = {GRE_KEY}, checksum = true, sequence = true }}\n"
+
+    def __init__(self, role: str) -> None:
+        super().__init__("mpls-in-gre", False, role)
+        self.name = f"linux-pe-mpls-in-gre-options-{role}"
+        self.feature = "mpls-in-gre with key, checksum and sequence number from the peer"
+
+    @property
+    def includes(self) -> frozenset[str]:
+        """What we send is GRE without options, and the check of that case asks no more of the peer."""
+        return frozenset({f"mpls-in-gre in transport mode, raw ESP, static labels into a VRF, {self.role}"})
+
+    def machine(self, network: Network, lab: Lab) -> LinuxPe:
+        linux = super().machine(network, lab)
+        try:
+            linux.setup(f"ip link set tunnel type gre okey {GRE_KEY} ocsum oseq")
+        except BaseException:
+            linux.stop()
+            raise
+        return linux
+
+    def check(self, evidence: Evidence) -> list[str]:
+        seen = super().check(evidence)
+        for packet in evidence.esp:
+            is_ours = packet.source == self.ends[0]
+            wanted = set() if is_ours else {"checksum", "key", "sequence_number"}
+            require(packet.gre_options == wanted, f"GRE options {packet.gre_options}, not {wanted}: {packet}")
+        return [*seen, f"GRE from the kernel with key {GRE_KEY}, checksum and sequence numbers; ours without"]
+
+
 CASES = (
     *(
         LinuxPeCase(encapsulation, is_udp, role)
@@ -237,6 +271,7 @@ CASES = (
         for role in ("initiator", "responder")
     ),
     *(LinuxPeOverIpv6(role) for role in ("initiator", "responder")),
+    *(GreOptionsFromLinux(role) for role in ("initiator", "responder")),
     *(
         LinuxPeCase("mpls-in-ip", False, role, suite)
         for suite in ("trixie", "forky")
