@@ -39,6 +39,7 @@ class Child:
     path        where its packets go; it follows the peer's address
     soft        when a successor is asked for because of what went through
     retires_at  closed, and kept only to receive what is still under way
+    sends_from  until then one of an older session is sent on, unless the peer sends on this one first
     drops       what this child's packets were dropped for, by `esp` and by `mpls`
     path_mtu    the largest IP packet that its path carries, if that is less than the link would
     tfc_octets  payloads are padded to so many octets, 0: not at all (RFC 4303 2.7)
@@ -63,6 +64,7 @@ class Child:
     replaces: bytes | None = None
     is_deleting: bool = False
     retires_at: float | None = None
+    sends_from: float | None = None
     drops: Counter[str] = field(default_factory=Counter)
     path_mtu: int | None = None
     tfc_octets: int = 0
@@ -280,6 +282,7 @@ class ChildTable:
         self._of_peer: defaultdict[str, dict[bytes, Child]] = defaultdict(dict)
         self._senders: dict[tuple[str, Serves], list[Child]] = {}
         self._closed: dict[bytes, Child] = {}
+        self._held: dict[bytes, Child] = {}
         self.label_sessions: dict[tuple[str, int], int] = {}
         """(peer, label) -> the session in which the peer has given it to us: it is good on that one's children."""
 
@@ -308,6 +311,7 @@ class ChildTable:
         self.sad.remove(child.sa.spi_in)
         self._by_spi.pop(child.sa.spi_in, None)
         self._closed.pop(child.sa.spi_in, None)
+        self._held.pop(child.sa.spi_in, None)
         self._of_peer[child.peer].pop(child.sa.spi_in, None)
         if not self._of_peer[child.peer]:
             del self._of_peer[child.peer]
@@ -339,6 +343,22 @@ class ChildTable:
         child.retires_at = until
         self._closed[child.sa.spi_in] = child
 
+    def hold(self, child: Child, until: float) -> None:
+        """Nothing leaves by it until then."""
+        child.may_send, child.sends_from = False, until
+        self._held[child.sa.spi_in] = child
+
+    def release(self, now: float) -> list[Child]:
+        """Those that were held until now, and are there to be sent on."""
+        due = [
+            child for child in self._held.values() if child.sends_from is not None and child.sends_from <= now
+        ]
+        for child in due:
+            del self._held[child.sa.spi_in]
+        return [
+            child for child in due if child.retires_at is None and not (child.may_send or child.is_deleting)
+        ]
+
     def retire(self, now: float) -> None:
         """Remove the closed children whose grace is over."""
         for child in list(self._closed.values()):
@@ -346,5 +366,6 @@ class ChildTable:
                 self.remove(child)
 
     def next_deadline(self) -> float | None:
-        times = (child.retires_at for child in self._closed.values())
+        times = [child.retires_at for child in self._closed.values()]
+        times += [child.sends_from for child in self._held.values()]
         return min((at for at in times if at is not None), default=None)

@@ -80,6 +80,8 @@ _log = logging.getLogger("mplsec.node")
 IKE_PORT = 500
 RETIRE_S = 2.0
 """How long a closed child still receives what was under way when it was closed."""
+TAKE_OVER_S = 2.0
+"""How long the child of an older session is sent on beside one that the peer has just asked for."""
 _STILL_UNDER_WAY = frozenset(
     (CloseReason.REKEYED, CloseReason.REDUNDANT, CloseReason.DELETED_BY_PEER, CloseReason.IKE_SA_CLOSED)
 )
@@ -208,6 +210,8 @@ class Node:
         self.engine.handle_timer(now)
         self.dataplane.expire(now)
         self.children.retire(now)
+        for child in self.children.release(now):
+            self._begin_sending(child, now)
         self.paths.handle_timer(now)
         self.cover.handle_timer(now)
         self._state.expire(now)
@@ -642,6 +646,7 @@ class Node:
             self.starter.on_child_failed(plan.peer.name, event.child.name, now, detail=str(error))
             self.engine.delete_child(event.session, event.child.spi_in, now)
             return
+        self._send_on_elder(child, twins, now)
         if plan.peer.tfc_octets and not child.tfc_octets:
             _log.warning(
                 "peer %s, child %s: no padding, it says ESP_TFC_PADDING_NOT_SUPPORTED",
@@ -662,6 +667,16 @@ class Node:
                     self._resolve_duplicate(twin, child, now)
         if child.may_send:
             self._begin_sending(child, now)
+
+    def _send_on_elder(self, child: Child, twins: Sequence[Child], now: float) -> None:
+        """A peer that comes again, to authenticate, may have its new child only when it has read our answer.
+
+        Until it sends on it the one of its older session is used, if that stays. Native children wait for labels.
+        """
+        elders = [one for one in twins if one.may_send and one.session != child.session]
+        if elders and child.may_send and not (child.sa.is_creator or child.kind.is_native):
+            child.replaces = elders[-1].sa.spi_in
+            self.children.hold(child, now + TAKE_OVER_S)
 
     def _resolve_duplicate(self, first: Child, second: Child, now: float) -> None:
         """Both ends made a child of one key: the creator of that with the lowest nonce deletes it (WIRE 4.3)."""

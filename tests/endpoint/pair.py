@@ -129,6 +129,8 @@ class NodePair:
         self.wire: list[tuple[int, bytes]] = []
         self.meddle: Callable[[OuterFields], OuterFields] = lambda outer: outer
         """What the path makes of DSCP, ECN and TTL of ESP."""
+        self.ike_delay_s = DELAY_S
+        """How long an IKE message is on its way, or waits for a busy daemon."""
         self.path_mtu: int | None = None
         """Of the path, in octets of IP packets: what is larger is lost, or fragmented if it `ignores_df`."""
         self.ignores_df = False
@@ -208,10 +210,10 @@ class NodePair:
             return None
         return Path(ends[1], ends[0])
 
-    def carry(self, sender: int, octets: bytes, arrive: Callable[[], None]) -> None:
+    def carry(self, sender: int, octets: bytes, arrive: Callable[[], None], delay_s: float = DELAY_S) -> None:
         if not self.lose(sender, octets):
             self._count += 1
-            heapq.heappush(self._queue, (self.now + DELAY_S, self._count, arrive))
+            heapq.heappush(self._queue, (self.now + delay_s, self._count, arrive))
 
     def run(self, seconds: float = 1.0) -> None:
         """Let time pass: deliver what is on the wire, call timers at their deadlines."""
@@ -255,7 +257,7 @@ class _Underlay:
         def arrive() -> None:
             self._other.node.receive_ike(datagram.data, path, self._pair.now)
 
-        self._pair.carry(self._number, datagram.data, arrive)
+        self._pair.carry(self._number, datagram.data, arrive, self._pair.ike_delay_s)
 
     def send_esp(
         self,

@@ -50,6 +50,43 @@ def test_no_packet_is_lost_while_the_ends_authenticate_again(settings: str, gran
         assert not pair.ends[number].node.dataplane.drops
 
 
+@pytest.mark.parametrize(
+    ("settings", "grants"), [(NATIVE, GRANTS), (PLAIN, STATIC_GRANTS)], ids=["native", "plain"]
+)
+def test_the_new_child_is_not_sent_on_before_a_slow_peer_has_it(settings: str, grants: str) -> None:
+    pair = up(settings, grants)
+    pair.ike_delay_s = 0.03  # ESP overtakes the answer that makes its child
+    assert pair.pe1.node.reauthenticate("pe2", pair.now) == 1
+    sent = list(range(200))
+    for number in sent:  # from the responder alone: nothing of the opener's tells it that the child is there
+        pair.ping(2, "red", number)
+        pair.run(0.002)
+    pair.run(1)
+    assert pair.pongs(2, "red") == sent
+    assert not pair.pe1.node.dataplane.drops
+
+
+def test_the_child_of_the_older_session_is_sent_on_for_two_seconds_at_most() -> None:
+    pair = up(PLAIN, STATIC_GRANTS)
+    kinds = sum(pair.pe2.children().values())
+    old = {child.sa.spi_out for child in pair.pe2.node.children}
+
+    def used(number: int) -> set[bytes]:
+        pair.wire.clear()
+        pair.ping(2, "red", number)
+        return {octets[:4] for sender, octets in pair.wire if sender == 2}
+
+    pair.pe1.node.reauthenticate("pe2", pair.now)
+    while sum(pair.pe2.children().values()) < 2 * kinds:
+        pair.run(0.0005)
+    # The opener is gone: no Delete of its old IKE SA, no ESP on the new one.
+    pair.lose = lambda sender, octets: True
+    pair.run(1.5)
+    assert used(1) <= old
+    pair.run(1)
+    assert used(2) and not used(3) & old
+
+
 def test_lifetime_of_a_peer_is_obeyed_by_both_ends() -> None:
     pair = up(NATIVE + '\nlifetime = { reauth = "10m" }')
     pair.run(3600)
