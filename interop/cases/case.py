@@ -35,6 +35,7 @@ IPV6_ENDS = ("2001:db8:c::1", "2001:db8:c::2")
 OUR_CUSTOMER = "10.1.0.1"
 PSK = "a secret of the interop lab, known to everybody"
 PINGS = 3
+"""Sent at once (ping -l): once it has an answer ping waits for the others an interval at most, whatever -W says."""
 
 
 class CheckError(Exception):

@@ -15,12 +15,13 @@ from .linux_pe import PEER_CUSTOMER, LinuxPeCase
 
 
 class FrontDoorCase(LinuxPeCase):
-    """Neither the peer nor the customers are in the main routing table."""
+    """The peer is not in the main routing table, nor are the customers where `inside` names a VRF device."""
 
-    def __init__(self, role: str) -> None:
+    def __init__(self, inside: str, role: str) -> None:
         super().__init__("mpls-in-ip", False, role)
-        self.name = f"linux-pe-front-door-vrf-{role}"
-        self.feature = "front door by a VRF device, the inside by another one"
+        self.inside = inside
+        self.name = f"linux-pe-front-door-vrf-{'inside-vrf' if inside else 'inside-global'}-{role}"
+        self.feature = f"front door by a VRF device, the inside {'by another one' if inside else 'global'}"
 
     @property
     def includes(self) -> frozenset[str]:
@@ -46,6 +47,7 @@ class FrontDoorCase(LinuxPeCase):
                 address=f"{OUR_ADDRESS}/24",
                 config=self.config("red"),
                 psk=PSK,
+                inside=self.inside,
             )
             stack.enter_context(ours)
             stack.enter_context(Capture(lab.capture, netns=network.wire, interface=network.bridge))
@@ -68,6 +70,7 @@ class FrontDoorCase(LinuxPeCase):
                 "devices": {
                     vrf: ours.sh(f"ip -br link show master {vrf}").split() for vrf in ("front", "red")
                 },
+                "inside_table": ours.sh("ip route show vrf red; ip -d link show red0"),
                 "without_vrf": ours.sh(
                     f"for one in {PEER_ADDRESS} {PEER_CUSTOMER}; do ip route get $one 2>&1; done", check=False
                 ),
@@ -80,18 +83,31 @@ class FrontDoorCase(LinuxPeCase):
     def check(self, evidence: Evidence) -> list[str]:
         devices = evidence.fact("devices")
         require("vec0" in devices["front"], f"our card is not in the VRF device: {devices}")
-        require("red0" in devices["red"], f"our TUN device is not in the VRF device: {devices}")
+        is_inside = "red0" in devices["red"]
+        require(is_inside == bool(self.inside), f"our TUN device is in the wrong table: {devices}")
+        require(
+            ("vrf_slave" in evidence.fact("inside_table")) == bool(self.inside), "red0 and the VRF device"
+        )
         # What we leave there on purpose: what is a customer's is unreachable wherever no SA leads to it.
         routes = [line for line in evidence.fact("main_table") if line and not line.startswith("unreachable")]
-        require(not routes, f"main routing table: {routes}")
+        strange = [line for line in routes if self.inside or "dev red0" not in line]
+        require(not strange, f"main routing table: {strange}")
         refused = evidence.fact("without_vrf").count("RTNETLINK answers")
-        require(refused == 2, f"peer and customer are reached without VRF: {evidence.fact('without_vrf')}")
+        expected = 2 if self.inside else 1
+        require(refused == expected, f"reached without a VRF: {evidence.fact('without_vrf')}")
         sockets = evidence.fact("sockets")
         for port in (500, 4500):
             require(f"{OUR_ADDRESS}%front:{port}" in sockets, f"port {port} is not in the VRF: {sockets}")
         require("red0" not in evidence.fact("left"), f"left behind: {evidence.fact('left')}")
         seen = super().check(evidence)
-        return [*seen, "IKE and ESP in the VRF device front, customers in red, no way in the main table"]
+        inside = (
+            "in red, no way in the main table"
+            if self.inside
+            else "in the main table, which has no way to the peer"
+        )
+        return [*seen, f"IKE and ESP in the VRF device front, customers {inside}"]
 
 
-CASES: tuple[FrontDoorCase, ...] = tuple(FrontDoorCase(role) for role in ("initiator", "responder"))
+CASES: tuple[FrontDoorCase, ...] = tuple(
+    FrontDoorCase(inside, role) for inside in ("red", "") for role in ("initiator", "responder")
+)

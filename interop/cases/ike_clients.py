@@ -62,7 +62,7 @@ name = "red"
             sas = now.charon.ike_sas()
             addresses = {str(sa["local-id"]).split(".")[0]: str(sa["local-vips"][0]) for sa in sas}  # type: ignore[index]
             for name, address in addresses.items():
-                ping = f"ping -c {PINGS} -i 0.2 -W 5 -I {address} {OUR_CUSTOMER}"
+                ping = f"ping -c {PINGS} -l {PINGS} -W 5 -I {address} {OUR_CUSTOMER}"
                 theirs = received(now.machine.sh(ping, check=False, timeout_s=20))
                 answers[name] = [theirs, now.ping(target=address)]
             said = now.ours.status()["peers"]

@@ -117,7 +117,7 @@ accept = ["10.2.0.0/24"]
     def drive(self, lab: Lab) -> dict[str, Any]:
         with self.running(lab) as now:
             now.bring_up(self.role, "net")
-            options = ["-c", str(PINGS), "-i", "0.2", "-W", "5", "-I", self.addresses[0]]
+            options = ["-c", str(PINGS), "-l", str(PINGS), "-W", "5", "-I", self.addresses[0]]
             answers = received(run(["ping", *options, self.target], netns=now.red, check=False).stdout)
             facts = now.facts()
             return facts | {
@@ -166,7 +166,7 @@ name = "red"
     def drive(self, lab: Lab) -> dict[str, Any]:
         with self.running(lab) as now:
             now.bring_up(self.role, "net")
-            command = f"ping -c {PINGS} -i 0.2 -W 5 -I {GIVEN} {self.target}"
+            command = f"ping -c {PINGS} -l {PINGS} -W 5 -I {GIVEN} {self.target}"
             answers = received(now.machine.sh(command, check=False, timeout_s=20))
             facts = now.facts()
             return facts | {

@@ -79,7 +79,7 @@ class LibreswanPe(LinuxPeCase):
             else:
                 pluto.initiate()
             wait_until(lambda: len(pluto.esp_keys()) == 2, "two SAs in the kernel", every_s=0.2)
-            ping = ["ping", "-c", str(PINGS), "-i", "0.2", "-W", "5", "-I", OUR_CUSTOMER, PEER_CUSTOMER]
+            ping = ["ping", "-c", str(PINGS), "-l", str(PINGS), "-W", "5", "-I", OUR_CUSTOMER, PEER_CUSTOMER]
             answers = {
                 "answers_to_us": received(run(ping, netns=red, check=False).stdout),
                 "answers_to_peer": linux.ping(OUR_CUSTOMER, count=PINGS),

@@ -75,7 +75,7 @@ accept = ["{PEER_ADDRESS}/32"]
 
     def pings(self, now: Running[LinuxPe]) -> dict[str, Any]:
         """Small ones and one that is nearly as large as the link."""
-        options = f"-c {PINGS} -i 0.2 -W 5"
+        options = f"-c {PINGS} -l {PINGS} -W 5"
         large = f"-c 1 -W 5 -M do -s {LARGE_OCTETS}"
         ours = [
             run(["ping", *words.split(), "-I", OUR_ADDRESS, PEER_ADDRESS], netns=now.red, check=False).stdout

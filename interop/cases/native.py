@@ -139,7 +139,7 @@ class NativeCase(Case):
 def ping(network: Network, side: str, octet: int) -> int:
     """Ping from the customer of one side to that of the other; how many answers came."""
     source, target = (OUR_CUSTOMER, PEER_CUSTOMER) if side == "pe1" else (PEER_CUSTOMER, OUR_CUSTOMER)
-    options = ["-Q", str(octet), "-c", str(PINGS), "-i", "0.2", "-W", "5", "-I", source]
+    options = ["-Q", str(octet), "-c", str(PINGS), "-l", str(PINGS), "-W", "5", "-I", source]
     return received(run(["ping", *options, target], netns=f"{network.prefix}{side}-red", check=False).stdout)
 
 

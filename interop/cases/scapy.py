@@ -73,7 +73,7 @@ class ScapyCase(Case):
             keys = scapy.keys()
             wait_until(ours.children, "our child")
             keys.write(lab.keys)
-            pings = ["-c", str(PINGS), "-i", "0.2", "-W", "5", "-I", OUR_CUSTOMER, PEER_CUSTOMER]
+            pings = ["-c", str(PINGS), "-l", str(PINGS), "-W", "5", "-I", OUR_CUSTOMER, PEER_CUSTOMER]
             facts = {
                 "peer_version": scapy.version,
                 "our_version": ours.version,

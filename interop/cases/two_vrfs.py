@@ -287,7 +287,18 @@ name = "{vrf}"
                 source, target = one.ends
                 log = now.lab.folder / f"ping-{one.identifier}.log"
                 octet = str(EF if one.is_gold else 0)
-                options = ["-e", str(one.identifier), "-Q", octet, "-c", str(PINGS), "-i", "0.2", "-W", "5"]
+                options = [
+                    "-e",
+                    str(one.identifier),
+                    "-Q",
+                    octet,
+                    "-c",
+                    str(PINGS),
+                    "-l",
+                    str(PINGS),
+                    "-W",
+                    "5",
+                ]
                 netns = f"{now.network.prefix}{one.vrf}"
                 argv = ["ping", *options, "-I", source, target]
                 running.append((Background(argv, log=log, netns=netns), log))

@@ -81,5 +81,5 @@ class SwanContainer(Container):
 
     def ping(self, address: str, *, count: int = 3, source: str = "", more: str = "") -> int:
         """Ping from the customer; how many answers came. `more`: further options of ping."""
-        options = f"{more} -c {count} -i 0.2 -W 5 -I {source or self.customer}"
+        options = f"{more} -c {count} -l {count} -W 5 -I {source or self.customer}"
         return received(self.sh(f"ping {options} {address}", check=False, timeout_s=20))

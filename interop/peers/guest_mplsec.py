@@ -13,7 +13,7 @@ from ..guests import Guest
 from ..keys import KeyTables
 from ..networks import Network
 from ..packages import kernel_root
-from ..processes import LabError, wait_until
+from ..processes import BYTECODE, LabError, wait_until
 from .linux_pe import received
 from .mplsec import COMMAND, in_use
 
@@ -24,15 +24,15 @@ SHARE = "/mnt"
 
 
 class GuestMplsec(Guest):
-    """A router with the VRF device `front`, its card in it, and the VRF device `red` for the inside.
+    """A router with the VRF device `front`, its card in it, and the VRF device `red` that `inside` may name.
 
-    The main routing table has no route at all.
+    Where it does, the main routing table has no route at all.
     """
 
     def __init__(
-        self, network: Network, *, folder: Path, state: Path, address: str, config: str, psk: str
+        self, network: Network, *, folder: Path, state: Path, address: str, config: str, psk: str, inside: str
     ) -> None:
-        """`address` of the card, with its length."""
+        """`address` of the card, with its length; `inside`: the VRF device of the customers, "" for the main table."""
         kernel = kernel_root()
         super().__init__(
             "pe1",
@@ -48,20 +48,22 @@ class GuestMplsec(Guest):
         (folder / "mplsec.toml").write_text(
             config.replace("[endpoint]\n", '[endpoint]\nstate_dir = "/run/mplsec"\n')
         )
+        BYTECODE.mkdir(parents=True, exist_ok=True)
         secret = folder / "peer.psk"
         secret.touch(mode=0o600)
         secret.write_text(psk + "\n")
-        self._folder = folder
+        self._folder, self._inside = folder, inside
         try:
             self.sh(f"""set -e
 sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
 ip link add front type vrf table 10
 ip link add red type vrf table 20
-for vrf in front red; do ip link set $vrf up; done
+ip link set front up; ip link set red up
 ip link set vec0 master front up
 ip addr add {address} dev vec0
-mkdir -p {HOST}
+mkdir -p {HOST} {BYTECODE}
 mount -t hostfs -o ro none {HOST}
+mount -t hostfs -o {BYTECODE} none {BYTECODE}
 for place in proc sys dev run; do mount --rbind /$place {HOST}/$place; done
 mount --bind /share {HOST}{SHARE}
 """)
@@ -70,13 +72,16 @@ mount --bind /share {HOST}{SHARE}
             raise
 
     def start(self) -> None:
-        """Run it until it answers, and put its TUN device into the VRF device `red`, which takes its routes away."""
+        """Run it until it answers, and put its TUN device into the VRF device, which takes its routes away."""
         self.sh(
             f"{self._command('run', f'{SHARE}/mplsec.toml', '--keys', f'{SHARE}/keys')}"
             " >/share/mplsec.log 2>&1 & echo $! >/run/mplsec.pid"
         )
         wait_until(self._is_up, "mplsec answering in the guest", timeout_s=40, every_s=0.3)
-        self.sh("ip link set red0 master red; ip route add vrf red 10.2.0.0/24 dev red0")
+        if self._inside:
+            self.sh(
+                f"ip link set red0 master {self._inside}; ip route add vrf {self._inside} 10.2.0.0/24 dev red0"
+            )
 
     def _is_up(self) -> bool:
         script = f"[ -e /proc/$(cat /run/mplsec.pid)/exe ] || echo gone; [ -S {SOCKET} ] && echo up"
@@ -87,7 +92,7 @@ mount --bind /share {HOST}{SHARE}
 
     def _command(self, *arguments: str) -> str:
         words = " ".join(arguments)
-        return f"chroot {HOST} {COMMAND} {words} --control {SOCKET}"
+        return f"PYTHONPYCACHEPREFIX={BYTECODE} chroot {HOST} {COMMAND} {words} --control {SOCKET}"
 
     def initiate(self, peer: str) -> str:
         return self.sh(self._command("initiate", peer), timeout_s=45)
@@ -110,6 +115,7 @@ mount --bind /share {HOST}{SHARE}
         )
 
     def ping(self, address: str, *, count: int, source: str) -> int:
-        """Ping from the VRF device of the inside; how many answers came."""
-        options = f"-I red -I {source} -c {count} -i 0.2 -W 2"
+        """Ping from the inside; how many answers came."""
+        device = f"-I {self._inside} " if self._inside else ""
+        options = f"{device}-I {source} -c {count} -l {count} -W 5"
         return received(self.sh(f"ping {options} {address}", check=False, timeout_s=20))

@@ -120,7 +120,7 @@ ip route add vrf red 10.1.0.0/24 tos 0x18 encap mpls {labels["gold"][0]} dev gol
 
     def ping(self, address: str, *, count: int = 3, traffic_class: int = 0, wait_s: int = 5) -> int:
         """Ping from the customer; how many answers came."""
-        options = f"-Q {traffic_class} -c {count} -i 0.2 -W {wait_s}"
+        options = f"-Q {traffic_class} -c {count} -l {count} -W {wait_s}"
         return received(
             self.sh(f"ip netns exec customer ping {options} {address}", check=False, timeout_s=20)
         )

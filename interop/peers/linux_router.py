@@ -75,7 +75,7 @@ ip route add {target} encap mpls {TO_GATEWAY} {via} src {customer}
 
     def ping(self, address: str, *, count: int) -> int:
         """Ping from the customer; how many answers came."""
-        return received(self.sh(f"ping -c {count} -i 0.2 -W 5 -I {self.customer} {address}", check=False))
+        return received(self.sh(f"ping -c {count} -l {count} -W 5 -I {self.customer} {address}", check=False))
 
     def routes(self) -> str:
         """The label that it takes, and the one under which it sends."""

@@ -126,8 +126,8 @@ done
     ) -> list[int]:
         """Pings of customers, all at the same time: (VRF, target, identifier, traffic class); the answers of each."""
         lines = [
-            f"ip netns exec {CUSTOMER_OF[vrf]} ping -e {identifier} -Q {octet} -c {count} -i 0.2 -W {wait_s} {target}"
-            f" >/tmp/ping-{identifier} &"
+            f"ip netns exec {CUSTOMER_OF[vrf]} ping -e {identifier} -Q {octet} -c {count} -l {count} -W {wait_s}"
+            f" {target} >/tmp/ping-{identifier} &"
             for vrf, target, identifier, octet in pings
         ]
         read = "\n".join(f"cat /tmp/ping-{identifier}; echo NEXT" for _, _, identifier, _ in pings)
