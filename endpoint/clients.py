@@ -10,10 +10,9 @@ given, to the last. Must not know IKE messages or packets; what it may do is wha
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_network, summarize_address_range
-from itertools import islice
+from ipaddress import summarize_address_range
 
 from endpoint.children import Child
 from endpoint.plan import PeerPlan
@@ -114,9 +113,7 @@ class ClientRoutes:
         if child.plan.peer.pool is not None:
             return  # its routes are those of its lease
         vrf, label_class = child.kind.serves[0]
-        prefixes = tuple(islice(dict.fromkeys(_prefixes(child)), MAX_PREFIXES + 1))
-        if len(prefixes) > MAX_PREFIXES:
-            raise ValueError(f"its traffic selectors are more than {MAX_PREFIXES} prefixes")
+        prefixes = _prefixes(child)
         for (where, other), (owner, _) in self._users.items():
             if where == vrf and owner != child.peer and any(_overlap(other, one) for one in prefixes):
                 raise ValueError(f"{other} is behind {owner}")
@@ -137,10 +134,17 @@ class ClientRoutes:
                 self._table.remove(peer, vrf, label_class, prefix)
 
 
-def _prefixes(child: Child) -> Iterator[Network]:
-    for one in child.sa.peer_ts:
-        if isinstance(one, AddressSelector):
-            yield from (ip_network(net) for net in summarize_address_range(one.start, one.end))
+def _prefixes(child: Child) -> tuple[Network, ...]:
+    """What its traffic selectors are, each once. ValueError for too many, before all are made: the peer chose them."""
+    found: dict[Network, None] = {}
+    for start, end in dict.fromkeys(
+        (one.start, one.end) for one in child.sa.peer_ts if isinstance(one, AddressSelector)
+    ):
+        for prefix in summarize_address_range(start, end):
+            found[prefix] = None
+            if len(found) > MAX_PREFIXES:
+                raise ValueError(f"its traffic selectors are more than {MAX_PREFIXES} prefixes")
+    return tuple(found)
 
 
 def _overlap(one: Network, other: Network) -> bool:

@@ -612,6 +612,8 @@ class Node:
 
     def _adopt_another(self, peer: str, now: float) -> bool:
         """The peer may have another session that is established: that is the one from now on."""
+        if peer not in self._sessions.values():
+            return False  # as a rule: of many peers that go at once none looks through the sessions of all
         for one in self.engine.sessions():
             if self._sessions.get(one.session) == peer and one.established_at is not None:
                 is_native = one.extension_data is not None
@@ -759,7 +761,9 @@ class Node:
         answers: list[NotifyPayload] = []
         for notify in notifies:
             if notify.notify_type == NotifyType.INVALID_SELECTORS:
-                of_session = (one for one in self.children if one.session == session)
+                # Of the peer alone: it chooses how often we look, and others may have many.
+                of_peer = self.children.of_peer(self.session_peer(session))
+                of_session = (one for one in of_peer if one.session == session)
                 child = next((one for one in of_session if one.sa.spi_out == notify.spi), None)
                 self.mismatches.on_notify(session, child, notify, self._now)
             elif notify.notify_type == LABEL_BINDING and exchange is not None:

@@ -1,16 +1,21 @@
 """Several clients of one `[[peer]]`: each its own children, addresses, routes, labels and limits, and a clean end."""
 
 import itertools
-from ipaddress import ip_address
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address, summarize_address_range
 from typing import Any
 
 import pytest
 
+from endpoint.clients import MAX_PREFIXES
 from endpoint.config import Config, ConfigError, parse_config
 from endpoint.status import render_status, snapshot
-from ike.numbers import IdType
+from ike import AddressSelector, CloseReason, IkeSaClosed
+from ike.numbers import IdType, NotifyType, ProtocolId
 from ike.testing.link import Nat
 from ike.wire.identity import Identity
+from ike.wire.payloads import NotifyPayload
 from mpls.ip import build_ip
 from tests.endpoint.config_texts import SECRET
 from tests.endpoint.star import Star
@@ -213,6 +218,59 @@ def test_what_is_behind_one_client_cannot_be_taken_by_another() -> None:
     one.absent.add("192.0.2.11")
     one.run(60)
     assert node.children.of_peer("branch/fqdn:thief.branch.example"), "it is free now"
+
+
+def test_selectors_of_a_client_that_are_too_many_prefixes_are_not_all_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A range of IPv6 can be 250 prefixes, and a payload has 255 ranges: the others wait meanwhile."""
+    one = star(SITES, names=("west",))
+    node, made = one.members[HUB].node, 0
+    (child,) = node.children.of_peer(WEST)
+    ends = [(ip_address(f"2001:db8:{n:x}::1"), ip_address(f"2001:db8:{n:x}:ffff::fffe")) for n in range(200)]
+    wide = replace(child, sa=replace(child.sa, peer_ts=tuple(AddressSelector(*both) for both in ends)))
+
+    def counted(first: Any, last: Any) -> Iterator[Any]:
+        nonlocal made
+        for prefix in summarize_address_range(first, last):
+            made += 1
+            yield prefix
+
+    monkeypatch.setattr("endpoint.clients.summarize_address_range", counted)
+    with pytest.raises(ValueError, match=f"more than {MAX_PREFIXES} prefixes"):
+        node._client_routes.add(wide)
+    assert made == MAX_PREFIXES + 1
+
+
+def test_selectors_of_a_client_that_differ_by_ports_alone_are_one_prefix() -> None:
+    one = star(SITES, names=("west",))
+    node = one.members[HUB].node
+    (child,) = node.children.of_peer(WEST)
+    ends = ip_address("10.2.11.0"), ip_address("10.2.11.255")
+    ports = tuple(AddressSelector(*ends, 17, port, port) for port in range(MAX_PREFIXES + 1))
+    node._client_routes.add(replace(child, sa=replace(child.sa, peer_ts=ports)))
+    assert [str(prefix) for _, prefix in node._client_routes._users] == ["10.2.11.0/24"]
+
+
+def test_client_that_tells_of_packets_or_goes_makes_nobody_look_through_all_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = star(SITES)
+    node = one.members[HUB].node
+    (child,) = node.children.of_peer(WEST)
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("all are looked at")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("endpoint.children.ChildTable.__iter__", refuse)
+        told = NotifyPayload(NotifyType.INVALID_SELECTORS, b"", ProtocolId.ESP, child.sa.spi_out)
+        node._on_informational(child.session, (told,))
+    assert node.mismatches.received == 1
+    monkeypatch.setattr(node.engine, "sessions", refuse)
+    closed = IkeSaClosed(child.session, "branch", CloseReason.DELETED_BY_PEER, "")
+    node._on_session_gone(closed, one.now)
+    assert set(node.plans) == {"branch", EAST, NORTH}
 
 
 def test_source_of_another_client_is_dropped() -> None:
