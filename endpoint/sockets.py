@@ -79,7 +79,18 @@ CONTROL_OCTETS = 192
 """Room for all control messages of a receive."""
 
 _STALE = frozenset(
-    (errno.EMSGSIZE, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EPROTO, errno.EACCES)
+    {
+        errno.EMSGSIZE,
+        errno.ECONNREFUSED,
+        errno.ENOPROTOOPT,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.EHOSTDOWN,
+        errno.ENONET,
+        errno.EOPNOTSUPP,
+        errno.EPROTO,
+        errno.EACCES,
+    }
 )
 """What ICMP can say."""
 

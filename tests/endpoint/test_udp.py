@@ -5,6 +5,7 @@ import errno
 import select
 import socket
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from endpoint import udp
 from endpoint.errors import SetupError
 from endpoint.sockets import Address, SocketDrop
 from endpoint.udp import EspBatch, IkeSocket, NatSocket, runs
+from mpls.ip import UDP, build_ip, internet_checksum
 
 ESP = bytes.fromhex("c0ffee0100000001")
 ONE, TWO = "127.0.0.1", "127.0.0.2"
@@ -280,6 +282,28 @@ async def test_icmp_errors_are_taken_and_neither_lose_packets_nor_keep_the_socke
     assert not poll.poll(0)
     watching.close()
     other.close()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("code", range(16))
+@pytest.mark.parametrize("count", [1, 5])
+async def test_no_forged_icmp_unreachable_costs_a_packet(code: int, count: int) -> None:
+    received = Received()
+    watching = NatSocket.open(
+        ONE, 0, on_ike=received.on_ike, on_esp=received.on_esp, on_too_big=lambda address, mtu: None
+    )
+    other = NatSocket.open(TWO, 0, on_ike=received.on_ike, on_esp=received.on_esp)
+    ports = watching.local[1].to_bytes(2, "big") + other.local[1].to_bytes(2, "big")
+    addresses = socket.inet_aton(ONE), socket.inet_aton(TWO)
+    quote = build_ip(*addresses, UDP, ports + (8).to_bytes(2, "big") + bytes(2))
+    head = bytes((3, code))
+    checksum = internet_checksum(head + bytes(6) + quote).to_bytes(2, "big")
+    forger = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    with forger, closing(watching), closing(other):
+        forger.sendto(head + checksum + bytes(4) + quote, (ONE, 0))
+        watching.send_batch([ESP] * count, other.local)
+        assert not watching.drops
+        await received.count(count)
 
 
 async def test_sending_after_close_is_counted() -> None:
