@@ -293,7 +293,7 @@ class NotifyAnswered:
 
 @dataclass(frozen=True, slots=True)
 class ProbeAnswered:
-    """The answer to `send_probe`: whether the message came as it was; None when its IKE SA went before."""
+    """The answer to `send_probe`: whether the message came as it was; None when its IKE SA went or moved before."""
 
     session: int
     token: int

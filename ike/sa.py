@@ -156,11 +156,12 @@ class IkeSa:
         payloads = exchange.request(self, now)
         if payloads is None:
             return False
-        payloads = self._with_window(exchange.exchange_type, payloads)
-        message = self._message(exchange.exchange_type, payloads, self.requests.next_id)
+        if not isinstance(exchange, SendProbe):  # that has the length that was asked for
+            payloads = self._with_window(exchange.exchange_type, payloads)
+        message = self._message(exchange.exchange_type, tuple(payloads), self.requests.next_id)
         short = message
         if isinstance(exchange, SendProbe):
-            short = replace(message, payloads=(exchange.substitute, *payloads[1:]))
+            short = replace(message, payloads=(exchange.substitute,))
         try:
             datagrams = self._seal(short, now)
         except LocalError as error:
@@ -230,7 +231,7 @@ class IkeSa:
         for message_id, request in self.requests.in_flight.items():
             request.transmissions = 1
             if isinstance(request.exchange, SendProbe):
-                request.exchange.is_lost = True
+                request.exchange.arrived = None  # of which path?
             self._send(request.datagrams, self.path, now)
             self._set_retransmission(message_id, 1, now)
 
@@ -590,8 +591,8 @@ class IkeSa:
             self.session.liveness.note_retransmission()
             detail = f"transmission {request.transmissions} of at most {tries}"
             self.host.note(LifeKind.RETRANSMISSION, detail, sa=self, message_id=message_id)
-            if isinstance(request.exchange, SendProbe):
-                request.exchange.is_lost = True
+            if isinstance(request.exchange, SendProbe) and request.exchange.arrived:
+                request.exchange.arrived = False
             self.session.location.probe(request.datagrams, request.transmissions)
             self._send(request.datagrams, self.path, now)
             self._set_retransmission(message_id, request.transmissions, now)

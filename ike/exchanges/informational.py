@@ -121,7 +121,8 @@ class SendProbe(_Informational):
     def __init__(self, token: int, notify_type: int, message_octets: int) -> None:
         self._token, self._notify_type = token, notify_type
         self.message_octets = message_octets
-        self.is_lost = False
+        self.arrived: bool | None = True
+        """What an answer says: False once the short one has gone, too, None after a move."""
 
     def request(self, sa: IkeSa, now: float) -> Sequence[Payload] | None:
         room = sa.keyed.protection.inner_octets(self.message_octets)
@@ -133,7 +134,7 @@ class SendProbe(_Informational):
         return NotifyPayload(self._notify_type, b"")
 
     def on_response(self, sa: IkeSa, message: Message, story: Story, now: float) -> Outcome:
-        return Outcome(events=(ProbeAnswered(sa.session.number, self._token, not self.is_lost),))
+        return Outcome(events=(ProbeAnswered(sa.session.number, self._token, self.arrived),))
 
     def on_lost(self, sa: IkeSa, *, session_is_over: bool) -> Outcome:
         return Outcome(events=(ProbeAnswered(sa.session.number, self._token, None),))

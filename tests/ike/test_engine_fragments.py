@@ -459,6 +459,15 @@ def test_a_probe_that_fits_arrives_whole_and_a_larger_one_costs_a_retransmission
     assert not any(is_fragment(datagram) for datagram in tap.seen)
 
 
+def test_a_probe_that_is_the_first_request_of_a_rekeyed_ike_sa_is_as_long_as_was_asked() -> None:
+    pair, tap = established()
+    pair.left.engine.rekey_ike_sa(pair.left.session, pair.now)
+    pair.run(1)
+    tap.seen.clear()
+    assert probe(pair, 1300)
+    assert [len(datagram.data) + 32 for datagram in tap.seen if datagram.dont_fragment] == [1300, 1300]
+
+
 def test_no_probe_is_sent_to_a_peer_that_takes_no_fragments() -> None:
     pair, tap = established(right={"fragment_octets": None})
     tap.seen.clear()

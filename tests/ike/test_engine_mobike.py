@@ -19,6 +19,7 @@ from ike import (
     Path,
     PathRefused,
     PeerAddressChanged,
+    ProbeAnswered,
 )
 from ike.numbers import ExchangeType, NotifyType
 from ike.selectors import AddressSelector
@@ -630,3 +631,12 @@ def test_a_new_child_during_a_move_ends_on_the_new_path() -> None:
     for side in (pair.left, pair.right):
         (snapshot,) = side.engine.sessions()
         assert {child.path for child in snapshot.children} == {snapshot.path}
+
+
+def test_a_probe_that_was_under_way_at_a_move_says_nothing_of_either_path() -> None:
+    pair, _ = mobile()
+    pair.left.engine.send_probe(pair.left.session, 40_999, 1200, pair.now)
+    change(pair)
+    pair.run(10)
+    assert pair.left.last(ProbeAnswered).arrived is None
+    assert_at(pair, THERE)
