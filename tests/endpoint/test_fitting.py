@@ -1,10 +1,14 @@
 """What two nodes do with packets that are too large, by the policy of the peer: ICMP, TCP's MSS, fragments, DF."""
 
+from dataclasses import replace
+
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, defragment
 from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
 from scapy.packet import Packet, Raw
 
+from endpoint.config import AttachmentKind, LabelledConfig
+from mpls.vrf import Labels
 from tests.endpoint.pair import NodePair, configuration
 
 
@@ -210,3 +214,17 @@ def test_of_a_row_only_what_is_too_big_is_dropped() -> None:
     arrived = send_row(nodes, [v4(flags="DF") / TCP(flags="A") / bytes(size - 40) for size in sizes])
     assert [len(one) for one in arrived] == [100, most, 100]
     assert nodes.pe1.drops("too_big") == 1
+
+
+@pytest.mark.parametrize("label", [0x45ABC, 0x60ABC, 301])
+def test_a_single_syn_behind_a_label_is_clamped_whatever_the_label_looks_like(label: int) -> None:
+    config = configuration(1)
+    (red, blue), (side,) = config.vrfs, config.vrfs[0].attach
+    labelled = replace(side, kind=AttachmentKind.MPLS, labelled=LabelledConfig(labels=Labels.POP))
+    config = replace(config, vrfs=(replace(red, attach=(labelled,)), blue))
+    nodes = NodePair(config, configuration(2, "clamp_mss = false")).start()  # the sender alone
+    nodes.pe1.node.initiate("pe2", None, nodes.now)
+    nodes.run(2)
+    packet = v4() / TCP(flags="S", options=[("MSS", 8960)])
+    (syn,) = send(nodes, Raw((label << 12 | 0x1FF).to_bytes(4, "big") + bytes(packet)))
+    assert dict(syn[TCP].options)["MSS"] == tunnel_mtu(nodes) - 4 - 20 - 20
