@@ -11,12 +11,11 @@ SA is installed before the answer that lets the peer use it (RFC 7296 2.8).
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Protocol
 
+from endpoint.address_pairs import AddressPairs
 from endpoint.addresses import Addresses
 from endpoint.children import Child, ChildTable, install
 from endpoint.clients import ClientRoutes, Clients
@@ -26,13 +25,14 @@ from endpoint.dataplane import DataPlane, Deliver, EspArrival, Underlay
 from endpoint.labels import LabelExchange, LabelExchanges
 from endpoint.log import describe
 from endpoint.mismatches import Mismatches
+from endpoint.notifies import Notifies
 from endpoint.path_prober import PathProber
 from endpoint.plan import PeerPlan, Serves, plan_peers, selector_registry
+from endpoint.probe_sender import ProbeSender
 from endpoint.served_routes import RouteObserver, ServedRoutes
 from endpoint.starter import Create, Initiate, Starter
 from endpoint.state import EndpointState
 from endpoint.tables import build_tables
-from esp.demux import NON_ESP_MARKER
 from esp.errors import EspError
 from ike import (
     AddressesUnused,
@@ -63,14 +63,10 @@ from ike import (
 )
 from ike.config import EngineSettings
 from ike.entropy import Entropy
-from ike.numbers import NotifyType
 from ike.wire.payloads import NotifyPayload
 from mpls.binding_table import RouteAdded, RouteChange
-from mpls.capability import LABEL_BINDING, LABEL_STATUS, UNIFORM_MODEL, Capability, CapabilityError
+from mpls.capability import UNIFORM_MODEL, Capability, CapabilityError
 from mpls.drops import DropReason
-from mpls.encapsulation import UDP_HEADER_OCTETS
-from mpls.ip import IPV4_HEADER_OCTETS, IPV6_HEADER_OCTETS
-from mpls.path_mtu import PATH_PROBE, PathReport, PathReportError
 from mpls.vrf import Interface
 
 __all__ = ["Node", "NodeUnderlay", "Observers"]
@@ -155,9 +151,7 @@ class Node:
         """Sessions of a `native-or-plain` peer that is plain: with the first its static labels come."""
         self._mobile: set[int] = set()
         """The sessions whose two ends support MOBIKE."""
-        self._local_addresses = config.endpoint.addresses
-        self._attempts: Counter[str] = Counter()
-        """Of each peer, since it was last up: every attempt takes the next pair of addresses."""
+        self._pairs = AddressPairs(config.endpoint.addresses)
         self._strangers = _LogLimit()
         self._now = 0.0
         self._is_asked = False
@@ -168,8 +162,10 @@ class Node:
         self._client_routes = ClientRoutes(self.table)
         self.addresses = Addresses(config, self.table, self.outbound, self.routes.use, self._set_address)
         self.routes.start(self.plans.values(), config.leaks)
-        self.paths = PathProber(self)
-        self.cover = CoverTraffic(self, entropy)
+        probes = ProbeSender(self.engine, self.children, self.dataplane, config.endpoint.nat_port)
+        self.paths = PathProber(probes)
+        self.cover = CoverTraffic(probes, entropy)
+        self._notifies = Notifies(self.engine, self.children, self.labels, self.mismatches, self.paths)
 
     # --- what comes in
 
@@ -307,8 +303,8 @@ class Node:
     def set_local_addresses(self, addresses: Iterable[str], now: float) -> None:
         """These of our addresses can be used now. Sessions with MOBIKE move (RFC 4555), attempts begin there."""
         present = set(addresses)
-        self._local_addresses = tuple(one for one in self.config.endpoint.addresses if one in present)
-        self.engine.set_local_addresses(self._local_addresses, now)
+        self._pairs.local = tuple(one for one in self.config.endpoint.addresses if one in present)
+        self.engine.set_local_addresses(self._pairs.local, now)
         self._finish(now)
 
     def is_up(self, peer: str, child: str | None) -> bool:
@@ -357,11 +353,7 @@ class Node:
         self.engine.note_esp_sent(child.sa.spi_in, now)
 
     def on_selector_mismatch(self, child: Child, packet: bytes, now: float) -> None:
-        notify = self.mismatches.notify_for(child, packet, now)
-        if notify is not None:
-            token = self.engine.send_notify(child.session, (notify,), now)
-            self.mismatches.on_sent(child.session, token)
-            self._is_asked = True
+        self._is_asked = self._notifies.tell_mismatch(child, packet, now) or self._is_asked
 
     def on_unknown_spi(self, spi: bytes, peer: tuple[str, int], local: str, now: float) -> None:
         endpoint, (address, port) = self.config.endpoint, peer
@@ -399,7 +391,7 @@ class Node:
             for action in self.starter.due(now):
                 is_busy = True
                 self._begin(action, now)
-            is_busy = self.labels.speak(lambda exchange: self._send_binding(exchange, now)) or is_busy
+            is_busy = self._notifies.send_bindings(now) or is_busy
         for datagram in self.engine.datagrams_to_send(now):
             self._underlay.send_ike(datagram)
 
@@ -416,7 +408,9 @@ class Node:
             if isinstance(action, Create):
                 self.engine.create_child(action.session, action.child, now)
             else:
-                session = self.engine.initiate(action.peer, self._path(self.plans[action.peer]), now)
+                session = self.engine.initiate(
+                    action.peer, self._pairs.next_path(self.plans[action.peer]), now
+                )
                 self._sessions[session] = action.peer
                 self.starter.on_initiated(action.peer, session)
         except LocalError as error:
@@ -425,21 +419,6 @@ class Node:
                 self.starter.on_child_failed(action.peer, action.child, now, detail=str(error))
             else:
                 self.starter.on_not_initiated(action.peer, now)
-
-    def _path(self, plan: PeerPlan) -> Path:
-        """From one of our addresses to one of the peer's, in their order, the next pair at each attempt."""
-        pairs = [
-            (local, peer)
-            for peer in plan.connection.peer_addresses
-            for local in self._local_addresses
-            if local in plan.connection.local_addresses
-            and ip_address(local).version == ip_address(peer).version
-        ]
-        if not pairs:
-            raise LocalError("none of our addresses that are there can reach one of its")
-        local, peer = pairs[self._attempts[plan.peer.name] % len(pairs)]
-        self._attempts[plan.peer.name] += 1
-        return Path((local, plan.connection.local_port), (peer, plan.peer.port))
 
     def _on_event(self, event: Event, now: float) -> None:
         if isinstance(event, IkeSaEstablished):
@@ -463,7 +442,7 @@ class Node:
             case PeerAddressChanged():
                 self._on_path(event)
             case NotifyAnswered():
-                self._on_answered(event, now)
+                self._notifies.on_answered(event, now)
             case AddressesUnused():
                 self.addresses.take_back(event.session)
             case ProbeAnswered():
@@ -517,13 +496,14 @@ class Node:
         self.outbound.allow_uniform(name, True)
         self.table.leave(name)
         self.starter.remove(name)
-        del self.plans[name], self._attempts[name]
+        self._pairs.reset(name)
+        del self.plans[name]
 
     def _on_established(self, event: IkeSaEstablished, now: float) -> None:
         session, peer = event.session, self._sessions[event.session]
         plan = self.plans[peer]
         self.addresses.on_established(event, plan.peer)
-        self._attempts[peer] = 0
+        self._pairs.reset(peer)
         if event.is_mobile:
             self._mobile.add(session)
         capability = _capability(event.extension_data)
@@ -727,7 +707,7 @@ class Node:
             self.children.remove(child)
         self._remember_up(child.peer)
         self._send_on_successors(child, now)
-        if not any(self.children_of(child.peer)):
+        if not self.children.of_peer(child.peer):
             self.paths.forget(child.peer)
         siblings = self.children.of_kind(child.peer, child.kind.name)
         exchange = self.labels.get(child.session)
@@ -756,99 +736,11 @@ class Node:
     def _on_informational(
         self, session: int, notifies: tuple[NotifyPayload, ...]
     ) -> tuple[NotifyPayload, ...]:
-        """A LABEL_BINDING is answered by LABEL_STATUS in the same exchange (WIRE 5)."""
-        exchange = self.labels.get(session)
-        answers: list[NotifyPayload] = []
-        for notify in notifies:
-            if notify.notify_type == NotifyType.INVALID_SELECTORS:
-                # Of the peer alone: it chooses how often we look, and others may have many.
-                of_peer = self.children.of_peer(self.session_peer(session))
-                of_session = (one for one in of_peer if one.session == session)
-                child = next((one for one in of_session if one.sa.spi_out == notify.spi), None)
-                self.mismatches.on_notify(session, child, notify, self._now)
-            elif notify.notify_type == LABEL_BINDING and exchange is not None:
-                status = exchange.receive_binding(notify.data)
-                if status is not None:
-                    answers.append(NotifyPayload(LABEL_STATUS, status))
-            elif notify.notify_type == PATH_PROBE and exchange is not None:
-                report = self._report_dummies(session, notify.data)
-                if report is not None:
-                    answers.append(NotifyPayload(PATH_PROBE, report))
-        return tuple(answers)
-
-    # --- cover traffic
-
-    def sender_of_kind(self, peer: str, kind: str) -> Child | None:
-        senders = [one for one in self.children.of_kind(peer, kind) if one.may_send]
-        return senders[-1] if senders else None
-
-    def is_there(self, peer: str, kind: str) -> bool:
-        return bool(self.children.of_kind(peer, kind))
-
-    # --- the path MTU
-
-    def sender_to(self, peer: str) -> Child | None:
-        return next((one for one in self.children_of(peer) if one.may_send), None)
-
-    def children_of(self, peer: str) -> Iterator[Child]:
-        return iter(self.children.of_peer(peer))
-
-    def send_dummies(self, child: Child, sizes: Sequence[int], now: float) -> None:
-        self.dataplane.send_dummies(child, sizes, now)
-
-    def ask_path(self, session: int, question: bytes, now: float) -> int:
-        return self.engine.send_notify(session, (NotifyPayload(PATH_PROBE, question),), now)
-
-    def can_answer(self, session: int) -> bool:
-        return any(
-            one.session == session and one.extension_data is not None for one in self.engine.sessions()
-        )
-
-    def can_send_probe(self, session: int, packet_octets: int) -> bool:
-        return self.engine.can_probe(session, packet_octets)
-
-    def send_probe(self, session: int, packet_octets: int, now: float) -> int:
-        path = next(one.path for one in self.engine.sessions() if one.session == session)
-        ip_octets = IPV6_HEADER_OCTETS if ":" in path.peer[0] else IPV4_HEADER_OCTETS
-        marker = len(NON_ESP_MARKER) if path.local[1] == self.config.endpoint.nat_port else 0
-        octets = packet_octets - ip_octets - UDP_HEADER_OCTETS - marker
-        return self.engine.send_probe(session, PATH_PROBE, octets, now)
+        return self._notifies.answer(session, self.session_peer(session), notifies, self._now)
 
     def receive_path_hint(self, address: str, mtu: int, now: float) -> None:
         """ICMP says that packets to `address` may have at most `mtu` octets. Anybody can say that."""
         self.paths.on_hint(address, mtu, now)
-
-    def _report_dummies(self, session: int, question: bytes) -> bytes | None:
-        """What came on the child that the peer asks for, since it last asked."""
-        try:
-            asked = PathReport.parse(question)
-        except PathReportError:
-            return None
-        child = self.children.get(asked.spi)
-        if child is None or child.session != session or asked.arrived is not None:
-            return None
-        arrived, child.dummies = child.dummies, {}
-        return PathReport(asked.spi, arrived).encode()
-
-    def _send_binding(self, exchange: LabelExchange, now: float) -> bool:
-        data = exchange.next_message()
-        if data is None:
-            return False
-        exchange.token = self.engine.send_notify(exchange.session, (NotifyPayload(LABEL_BINDING, data),), now)
-        return True
-
-    def _on_answered(self, event: NotifyAnswered, now: float) -> None:
-        if self.mismatches.on_answer(event.session, event.token):
-            return
-        answers = event.notifies or ()
-        report = next((one.data for one in answers if one.notify_type == PATH_PROBE), None)
-        if self.paths.on_answer(event.token, report, now):
-            return
-        exchange = self.labels.get(event.session)
-        if exchange is None or exchange.token != event.token or event.notifies is None:
-            return
-        status = next((one.data for one in event.notifies if one.notify_type == LABEL_STATUS), None)
-        exchange.on_response(status, now)
 
     def _on_route(self, session: int, peer: str, change: RouteChange) -> None:
         is_there = isinstance(change, RouteAdded)

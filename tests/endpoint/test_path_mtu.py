@@ -1,10 +1,12 @@
 """Two nodes find the MTU of their path, where nobody tells them and where somebody lies."""
 
 import logging
+from functools import partial
 
 import pytest
 
 from endpoint.config import Config, parse_config
+from endpoint.notifies import report_dummies
 from tests.endpoint.pair import ENDPOINT, GRANTS, PEER, STATIC_GRANTS, VRFS, NodePair, configuration
 
 PROBE = 'path_mtu = "probe"'
@@ -173,7 +175,7 @@ def test_a_peer_may_ask_only_about_its_own_children() -> None:
     nodes = pair()
     (child,) = nodes.pe1.node.children.of_kind("pe2", "red/gold")
     child.note_dummy(1480, 0)
-    report = nodes.pe1.node._report_dummies
+    report = partial(report_dummies, nodes.pe1.node.children)
     question = bytes.fromhex("a2000101" + "44") + child.sa.spi_in
     assert report(child.session + 1, question) is None
     assert report(child.session, question[:-4] + bytes(4)) is None
