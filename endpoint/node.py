@@ -17,7 +17,8 @@ from typing import Protocol
 
 from endpoint.address_pairs import AddressPairs
 from endpoint.addresses import Addresses
-from endpoint.children import Child, ChildTable, install
+from endpoint.child_life import ChildLife
+from endpoint.children import Child, ChildTable
 from endpoint.clients import ClientRoutes, Clients
 from endpoint.config import Config, Selectors, Start
 from endpoint.cover import CoverTraffic
@@ -33,7 +34,6 @@ from endpoint.served_routes import RouteObserver, ServedRoutes
 from endpoint.starter import Create, Initiate, Starter
 from endpoint.state import EndpointState
 from endpoint.tables import build_tables
-from esp.errors import EspError
 from ike import (
     AddressesUnused,
     AddressRequest,
@@ -74,14 +74,6 @@ __all__ = ["Node", "NodeUnderlay", "Observers"]
 _log = logging.getLogger("mplsec.node")
 
 IKE_PORT = 500
-RETIRE_S = 2.0
-"""How long a closed child still receives what was under way when it was closed."""
-TAKE_OVER_S = 2.0
-"""How long the child of an older session is sent on beside one that the peer has just asked for."""
-_STILL_UNDER_WAY = frozenset(
-    (CloseReason.REKEYED, CloseReason.REDUNDANT, CloseReason.DELETED_BY_PEER, CloseReason.IKE_SA_CLOSED)
-)
-"""Why a child is gone of which packets may be on their way, or wait in a socket: they are taken for RETIRE_S."""
 
 
 class NodeUnderlay(Underlay, Protocol):
@@ -143,7 +135,6 @@ class Node:
         """Called with (peer, child or None, one line) for every IKE SA or child that we could not have."""
         self._observers = observers
         self._underlay = underlay
-        self._entropy = entropy
         self._epoch = epoch
         self._sessions: dict[int, str] = {}
         """The sessions that we began or whose peer is authenticated -> the peer."""
@@ -165,6 +156,20 @@ class Node:
         probes = ProbeSender(self.engine, self.children, self.dataplane, config.endpoint.nat_port)
         self.paths = PathProber(probes)
         self.cover = CoverTraffic(probes, entropy)
+        self._child_life = ChildLife(
+            config=config,
+            engine=self.engine,
+            entropy=entropy,
+            children=self.children,
+            client_routes=self._client_routes,
+            starter=self.starter,
+            labels=self.labels,
+            state=self._state,
+            paths=self.paths,
+            cover=self.cover,
+            flush_waiting=self._flush_waiting,
+            tell=observers.child,
+        )
         self._notifies = Notifies(self.engine, self.children, self.labels, self.mismatches, self.paths)
 
     # --- what comes in
@@ -205,9 +210,7 @@ class Node:
         """Whatever is due at `now`."""
         self.engine.handle_timer(now)
         self.dataplane.expire(now)
-        self.children.retire(now)
-        for child in self.children.release(now):
-            self._begin_sending(child, now)
+        self._child_life.expire(now)
         self.paths.handle_timer(now)
         self.cover.handle_timer(now)
         self._state.expire(now)
@@ -346,8 +349,7 @@ class Node:
         # What comes from elsewhere does not show that the path works (RFC 4555 3.12).
         if source == child.path.peer[0]:
             self.engine.note_esp_received(child.sa.spi_in, now)
-        if not (child.may_send or child.is_deleting) and child.retires_at is None:
-            self._begin_sending(child, now)
+        self._child_life.on_authentic(child, now)
 
     def on_outbound(self, child: Child, now: float) -> None:
         self.engine.note_esp_sent(child.sa.spi_in, now)
@@ -430,17 +432,18 @@ class Node:
             case IkeSaFailed() | IkeSaClosed():
                 self._on_session_gone(event, now)
             case ChildSaEstablished():
-                self._on_child(event, now)
+                plan, is_mobile = self.plans[self._peer_of(event)], event.session in self._mobile
+                self._child_life.on_established(event, plan, now, is_mobile=is_mobile)
             case ChildSaFailed():
                 self.starter.on_child_failed(
                     self._peer_of(event), event.child, now, event.notify_type, event.detail
                 )
             case ChildSaDeletionBegun():
-                self._on_deletion_begun(event.spi_in, now)
+                self._child_life.on_deletion_begun(event, now)
             case ChildSaClosed():
-                self._on_child_closed(event, now)
+                self._child_life.on_closed(event, now)
             case PeerAddressChanged():
-                self._on_path(event)
+                self._child_life.on_moved(event, now)
             case NotifyAnswered():
                 self._notifies.on_answered(event, now)
             case AddressesUnused():
@@ -603,134 +606,6 @@ class Node:
                 return True
         return False
 
-    # --- children
-
-    def _on_child(self, event: ChildSaEstablished, now: float) -> None:
-        plan = self.plans[self._peer_of(event)]
-        twins = self.children.of_kind(plan.peer.name, event.child.name)
-        try:
-            early = int.from_bytes(self._entropy.octets(2), "big") / 65536
-            child = install(
-                self.config,
-                plan,
-                event.session,
-                event.child,
-                may_send=event.use_outbound,
-                early=early,
-                is_mobile=event.session in self._mobile,
-            )
-            child.replaces = event.replaces
-            self._client_routes.add(child)
-            self.children.add(child)
-        except (EspError, LookupError, ValueError) as error:
-            self._client_routes.remove(event.child.spi_in)
-            _log.error("peer %s, child %s: %s", plan.peer.name, event.child.name, error)
-            self.starter.on_child_failed(plan.peer.name, event.child.name, now, detail=str(error))
-            self.engine.delete_child(event.session, event.child.spi_in, now)
-            return
-        self._send_on_elder(child, twins, now)
-        if plan.peer.tfc_octets and not child.tfc_octets:
-            _log.warning(
-                "peer %s, child %s: no padding, it says ESP_TFC_PADDING_NOT_SUPPORTED",
-                child.peer,
-                child.kind.name,
-            )
-        self.cover.on_child(child, now)
-        self.starter.on_child(child.peer, child.kind.name, now)
-        self._remember_up(child.peer)
-        if self._observers.child is not None:
-            self._observers.child(child)
-        exchange = self.labels.get(event.session)
-        if exchange is not None:
-            exchange.on_child(child)
-        if event.replaces is None:
-            for twin in twins:
-                if twin.kind.is_native and twin.session == child.session:
-                    self._resolve_duplicate(twin, child, now)
-        if child.may_send:
-            self._begin_sending(child, now)
-
-    def _send_on_elder(self, child: Child, twins: Sequence[Child], now: float) -> None:
-        """A peer that comes again, to authenticate, may have its new child only when it has read our answer.
-
-        Until it sends on it the one of its older session is used, if that stays. Native children wait for labels.
-        """
-        elders = [one for one in twins if one.may_send and one.session != child.session]
-        if elders and child.may_send and not (child.sa.is_creator or child.kind.is_native):
-            child.replaces = elders[-1].sa.spi_in
-            self.children.hold(child, now + TAKE_OVER_S)
-
-    def _resolve_duplicate(self, first: Child, second: Child, now: float) -> None:
-        """Both ends made a child of one key: the creator of that with the lowest nonce deletes it (WIRE 4.3)."""
-        if first.sa.is_creator == second.sa.is_creator:
-            return
-        loser = min(first, second, key=lambda child: child.sa.lowest_nonce)
-        if loser.sa.is_creator:
-            self.engine.delete_child(loser.session, loser.sa.spi_in, now)
-
-    def _begin_sending(self, child: Child, now: float) -> None:
-        child.may_send = True
-        self.paths.on_child(child, now)
-        for serves in child.kind.serves:
-            self._flush_waiting(child.plan, serves, now)
-
-    def _flush_waiting(self, plan: PeerPlan, serves: Serves, now: float) -> None:
-        """What waits for this peer, or for any client of its entry."""
-        for name in filter(None, (plan.peer.name, plan.entry)):
-            self.dataplane.flush_waiting(name, serves, now)
-
-    def _send_on_successors(self, gone: Child, now: float) -> None:
-        """Nothing leaves by that child any more: those that replace it take over (RFC 7296 2.8)."""
-        for child in self.children.of_peer(gone.peer):
-            if child.replaces == gone.sa.spi_in and not (child.may_send or child.is_deleting):
-                self._begin_sending(child, now)
-
-    def _on_deletion_begun(self, spi_in: bytes, now: float) -> None:
-        child = self.children.get(spi_in)
-        if child is not None:
-            child.is_deleting, child.may_send = True, False
-            self.children.stop_sending(child)
-            self._send_on_successors(child, now)
-
-    def _on_child_closed(self, event: ChildSaClosed, now: float) -> None:
-        child = self.children.get(event.spi_in)
-        if child is None or child.retires_at is not None:
-            return
-        self.starter.on_child_gone(
-            child.peer, child.kind.name, now, by_peer=event.reason is CloseReason.DELETED_BY_PEER
-        )
-        self.children.stop_sending(child)
-        self._client_routes.remove(event.spi_in)
-        if event.reason in _STILL_UNDER_WAY:
-            self.children.close(child, now + RETIRE_S)
-        else:
-            self.children.remove(child)
-        self._remember_up(child.peer)
-        self._send_on_successors(child, now)
-        if not self.children.of_peer(child.peer):
-            self.paths.forget(child.peer)
-        siblings = self.children.of_kind(child.peer, child.kind.name)
-        exchange = self.labels.get(child.session)
-        if exchange is not None and not any(one.session == child.session for one in siblings):
-            for vrf, label_class in child.kind.serves:
-                exchange.on_last_child_closed(vrf, label_class, now)
-
-    def _remember_up(self, peer: str) -> None:
-        if not self.plans[peer].peer.is_any:  # such a peer cannot be called after a restart
-            self._state.remember_up(
-                peer, {child.kind.name for child in self.children.of_peer(peer)}, self._now
-            )
-
-    def _on_path(self, event: PeerAddressChanged) -> None:
-        """Children that are retired only receive what is under way from where the peer was."""
-        for sa in event.children:
-            child = self.children.get(sa.spi_in)
-            if child is not None:
-                child.move(sa)
-                self.paths.on_child(child, self._now)
-                if self._observers.child is not None:
-                    self._observers.child(child)
-
     # --- labels
 
     def _on_informational(
@@ -741,6 +616,11 @@ class Node:
     def receive_path_hint(self, address: str, mtu: int, now: float) -> None:
         """ICMP says that packets to `address` may have at most `mtu` octets. Anybody can say that."""
         self.paths.on_hint(address, mtu, now)
+
+    def _flush_waiting(self, plan: PeerPlan, serves: Serves, now: float) -> None:
+        """What waits for this peer, or for any client of its entry."""
+        for name in filter(None, (plan.peer.name, plan.entry)):
+            self.dataplane.flush_waiting(name, serves, now)
 
     def _on_route(self, session: int, peer: str, change: RouteChange) -> None:
         is_there = isinstance(change, RouteAdded)

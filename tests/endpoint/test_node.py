@@ -589,7 +589,7 @@ def test_a_child_that_cannot_be_installed_is_deleted_and_backed_off(monkeypatch:
     def refuse(*_: object, **__: object) -> None:
         raise ValueError("no such transform")
 
-    monkeypatch.setattr("endpoint.node.install", refuse)
+    monkeypatch.setattr("endpoint.child_life.install", refuse)
     nodes = pair('start = "boot"', 'start = "none"')
     nodes.run(20)
     assert nodes.pe1.children() == {}
