@@ -330,6 +330,11 @@ class ChildTable:
                 latest = latest or child
         return latest
 
+    def forget_labels(self, session: int) -> None:
+        """The session is over, and with it the labels that the peer gave us in it."""
+        for key in [key for key, given_in in self.label_sessions.items() if given_in == session]:
+            del self.label_sessions[key]
+
     def of_kind(self, peer: str, name: str) -> list[Child]:
         """The children of one kind that are not closed, in the order in which they were installed."""
         return [child for child in self.of_peer(peer) if child.kind.name == name]

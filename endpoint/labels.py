@@ -239,7 +239,11 @@ class LabelExchange:
 class LabelExchanges:
     """The exchanges of all sessions; of a thousand only those are looked at that were touched, or have a timer."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, config: Config, epoch: int, space: LabelSpace, table: ForwardingTable, on_route: OnRoute
+    ) -> None:
+        self._config, self._epoch = config, epoch
+        self._space, self._table, self._on_route = space, table, on_route
         self._all: dict[int, LabelExchange] = {}
         self._touched: dict[int, None] = {}
         self._deadlines: dict[int, float] = {}
@@ -250,9 +254,20 @@ class LabelExchanges:
     def __iter__(self) -> Iterator[LabelExchange]:
         return iter(self._all.values())
 
-    def add(self, exchange: LabelExchange) -> None:
-        self._all[exchange.session] = exchange
-        self._touched[exchange.session] = None
+    def open(self, plan: PeerPlan, session: int, peer: Capability | None, *, may_fragment: bool) -> None:
+        """A session is established; `peer` and `may_fragment` as for its exchange."""
+        self._all[session] = LabelExchange(
+            self._config,
+            plan,
+            session,
+            peer,
+            epoch=self._epoch,
+            space=self._space,
+            table=self._table,
+            on_route=self._on_route,
+            may_fragment=may_fragment,
+        )
+        self._touched[session] = None
 
     def get(self, session: int) -> LabelExchange | None:
         """The exchange of a session, to be changed: afterwards it may have something to say."""
@@ -261,10 +276,13 @@ class LabelExchanges:
             self._touched[session] = None
         return exchange
 
-    def remove(self, session: int) -> LabelExchange | None:
+    def close(self, session: int, now: float) -> None:
+        """The session is over, if it was ever established."""
         self._touched.pop(session, None)
         self._deadlines.pop(session, None)
-        return self._all.pop(session, None)
+        exchange = self._all.pop(session, None)
+        if exchange is not None:
+            exchange.close(now)
 
     def speak(self, send: Callable[[LabelExchange], bool]) -> bool:
         """Let each that may have something to say send it; whether one did. `send`: whether there was anything."""

@@ -20,17 +20,20 @@ from endpoint.addresses import Addresses
 from endpoint.child_life import ChildLife
 from endpoint.children import Child, ChildTable
 from endpoint.clients import ClientRoutes, Clients
-from endpoint.config import Config, Selectors, Start
+from endpoint.config import Config, Start
 from endpoint.cover import CoverTraffic
 from endpoint.dataplane import DataPlane, Deliver, EspArrival, Underlay
-from endpoint.labels import LabelExchange, LabelExchanges
+from endpoint.labels import LabelExchanges
 from endpoint.log import describe
 from endpoint.mismatches import Mismatches
 from endpoint.notifies import Notifies
 from endpoint.path_prober import PathProber
+from endpoint.plain_fallback import PlainFallback
 from endpoint.plan import PeerPlan, Serves, plan_peers, selector_registry
 from endpoint.probe_sender import ProbeSender
 from endpoint.served_routes import RouteObserver, ServedRoutes
+from endpoint.session_life import SessionLife
+from endpoint.sessions import Sessions
 from endpoint.starter import Create, Initiate, Starter
 from endpoint.state import EndpointState
 from endpoint.tables import build_tables
@@ -41,12 +44,10 @@ from ike import (
     ChildSaDeletionBegun,
     ChildSaEstablished,
     ChildSaFailed,
-    CloseReason,
     Configuration,
     Datagram,
     Deadline,
     Event,
-    FailureReason,
     IkeEngine,
     IkeKeyLogEntry,
     IkeSaClosed,
@@ -65,7 +66,6 @@ from ike.config import EngineSettings
 from ike.entropy import Entropy
 from ike.wire.payloads import NotifyPayload
 from mpls.binding_table import RouteAdded, RouteChange
-from mpls.capability import UNIFORM_MODEL, Capability, CapabilityError
 from mpls.drops import DropReason
 from mpls.vrf import Interface
 
@@ -128,26 +128,20 @@ class Node:
         )
         self.clients = Clients(self.plans.values())
         self.starter = Starter(self.plans.values())
+        self.sessions = Sessions(self.engine, self.starter)
         self.children = ChildTable()
-        self.labels = LabelExchanges()
         self.mismatches = Mismatches()
         self.watchers: list[Callable[[str, str | None, str], None]] = []
         """Called with (peer, child or None, one line) for every IKE SA or child that we could not have."""
         self._observers = observers
         self._underlay = underlay
-        self._epoch = epoch
-        self._sessions: dict[int, str] = {}
-        """The sessions that we began or whose peer is authenticated -> the peer."""
-        self._plain_sessions: dict[str, set[int]] = {}
-        """Sessions of a `native-or-plain` peer that is plain: with the first its static labels come."""
-        self._mobile: set[int] = set()
-        """The sessions whose two ends support MOBIKE."""
         self._pairs = AddressPairs(config.endpoint.addresses)
         self._strangers = _LogLimit()
         self._now = 0.0
         self._is_asked = False
         tables = build_tables(config)
         self.space, self.table, self.outbound = tables.space, tables.table, tables.outbound
+        self.labels = LabelExchanges(config, epoch, self.space, self.table, self._on_route)
         self.routes = ServedRoutes(self.table, observers.route)
         self.dataplane = DataPlane(self.outbound, self.space, self.children, underlay, self, deliver)
         self._client_routes = ClientRoutes(self.table)
@@ -156,6 +150,20 @@ class Node:
         probes = ProbeSender(self.engine, self.children, self.dataplane, config.endpoint.nat_port)
         self.paths = PathProber(probes)
         self.cover = CoverTraffic(probes, entropy)
+        self._session_life = SessionLife(
+            plans=self.plans,
+            engine=self.engine,
+            sessions=self.sessions,
+            starter=self.starter,
+            state=self._state,
+            fallback=PlainFallback(self._state, self.routes),
+            addresses=self.addresses,
+            labels=self.labels,
+            mismatches=self.mismatches,
+            children=self.children,
+            outbound=self.outbound,
+            dataplane=self.dataplane,
+        )
         self._child_life = ChildLife(
             config=config,
             engine=self.engine,
@@ -254,7 +262,7 @@ class Node:
             return sum(self.terminate(client, child, now) for client in clients)
         self.starter.hold(peer, child)
         if child is None:
-            sessions = [session for session, name in self._sessions.items() if name == peer]
+            sessions = self.sessions.of_peer(peer)
             for session in sessions:
                 self.engine.delete_ike_sa(session, now)
             count = len(sessions)
@@ -269,7 +277,7 @@ class Node:
     def shut_down(self, now: float) -> None:
         """Delete every IKE SA and begin nothing any more."""
         self.starter.stop()
-        for session in list(self._sessions):
+        for session in self.sessions:
             self.engine.delete_ike_sa(session, now)
         self._finish(now)
 
@@ -320,7 +328,7 @@ class Node:
 
     def session_peer(self, session: int) -> str:
         """The peer of a session."""
-        return self._sessions.get(session, "")
+        return self.sessions.peer(session) or ""
 
     def _checked(self, peer: str, child: str | None) -> PeerPlan:
         plan = self.plans.get(peer)
@@ -413,7 +421,7 @@ class Node:
                 session = self.engine.initiate(
                     action.peer, self._pairs.next_path(self.plans[action.peer]), now
                 )
-                self._sessions[session] = action.peer
+                self.sessions.add(session, action.peer)
                 self.starter.on_initiated(action.peer, session)
         except LocalError as error:
             _log.error("peer %s: %s", action.peer, error)
@@ -424,15 +432,17 @@ class Node:
 
     def _on_event(self, event: Event, now: float) -> None:
         if isinstance(event, IkeSaEstablished):
-            self._sessions[event.session] = self._plan_of(event).peer.name
+            self.sessions.add(event.session, self._plan_of(event).peer.name)
         self._tell(event, now)
         match event:
             case IkeSaEstablished():
-                self._on_established(event, now)
+                plan = self.plans[self._peer_of(event)]
+                self._pairs.reset(plan.peer.name)
+                self._session_life.on_established(event, plan, now)
             case IkeSaFailed() | IkeSaClosed():
                 self._on_session_gone(event, now)
             case ChildSaEstablished():
-                plan, is_mobile = self.plans[self._peer_of(event)], event.session in self._mobile
+                plan, is_mobile = self.plans[self._peer_of(event)], event.session in self.sessions.mobile
                 self._child_life.on_established(event, plan, now, is_mobile=is_mobile)
             case ChildSaFailed():
                 self.starter.on_child_failed(
@@ -458,7 +468,7 @@ class Node:
     def _tell(self, event: Event, now: float) -> None:
         """Log the fact; tell those who wait for one of ours that it failed."""
         level, text = describe(event, self.plans, self.session_peer(event.session))
-        is_ours = event.session in self._sessions or getattr(event, "replaces", None) is not None
+        is_ours = event.session in self.sessions or getattr(event, "replaces", None) is not None
         if isinstance(event, IkeSaFailed) and not is_ours:
             # Anybody can make an attempt fail: it is no fact about the peer, and must not fill the log.
             if self._strangers.allows(now):
@@ -473,9 +483,9 @@ class Node:
 
     # --- sessions
 
-    def _peer_of(self, event: IkeSaFailed | ChildSaFailed | ChildSaEstablished) -> str:
+    def _peer_of(self, event: IkeSaEstablished | IkeSaFailed | ChildSaFailed | ChildSaEstablished) -> str:
         """The peer whose event it is: a client if there are several, else the connection's."""
-        return self._sessions.get(event.session, event.connection)
+        return self.sessions.peer(event.session) or event.connection
 
     def _lease(self, request: AddressRequest) -> Configuration | None:
         return self.addresses.lease(request, self._plan_of(request).peer)
@@ -502,109 +512,11 @@ class Node:
         self._pairs.reset(name)
         del self.plans[name]
 
-    def _on_established(self, event: IkeSaEstablished, now: float) -> None:
-        session, peer = event.session, self._sessions[event.session]
-        plan = self.plans[peer]
-        self.addresses.on_established(event, plan.peer)
-        self._pairs.reset(peer)
-        if event.is_mobile:
-            self._mobile.add(session)
-        capability = _capability(event.extension_data)
-        is_native = event.extension_data is not None
-        # A plain peer is as it is configured; a native one has said it (WIRE 4.1).
-        is_uniform = not is_native or (capability is not None and capability.has(UNIFORM_MODEL))
-        self.outbound.allow_uniform(peer, is_uniform)
-        if is_native:
-            self._state.remember_native(self.plans[event.connection].peer.identity)
-        elif plan.peer.selectors is Selectors.NATIVE_OR_PLAIN:
-            if plan.peer.identity in self._state.native:
-                _log.error("peer %s was native before and is not now: its IKE SA is deleted", peer)
-                self.starter.on_established(
-                    peer, session, is_opener=event.is_opener, is_native=False, now=now
-                )
-                self.engine.delete_ike_sa(session, now)
-                return
-            plain = self._plain_sessions.setdefault(peer, set())
-            if not plain:
-                self.routes.set_static(plan, is_there=True)
-            plain.add(session)
-        exchange = LabelExchange(
-            self.config,
-            plan,
-            session,
-            capability,
-            epoch=self._epoch,
-            space=self.space,
-            table=self.table,
-            on_route=self._on_route,
-            may_fragment=event.may_fragment,
-        )
-        self.labels.add(exchange)
-        current = self.starter.peers[peer]
-        if current.is_up and current.session not in (None, session, event.replaces):
-            if not self._is_preferred(current.session, session):
-                self._delete_if_opener(current.session, now)
-            else:
-                self._delete_if_opener(session, now)
-                return
-        self.starter.on_established(peer, session, is_opener=event.is_opener, is_native=is_native, now=now)
-
-    def _is_preferred(self, first: int, second: int) -> bool:
-        """Of two sessions with one peer both ends keep the same: that with the lower initiator's SPI."""
-        spis = {one.session: one.spi_i for one in self.engine.sessions()}
-        return spis.get(first, b"\xff" * 8) <= spis.get(second, b"\xff" * 8)
-
-    def _delete_if_opener(self, session: int, now: float) -> None:
-        if any(one.session == session and one.is_opener for one in self.engine.sessions()):
-            self.engine.delete_ike_sa(session, now)
-
     def _on_session_gone(self, event: IkeSaFailed | IkeSaClosed, now: float) -> None:
-        self._end_session(event, now)
+        self._session_life.on_gone(event, now)
         client = self.clients.leave(event.session)
         if client is not None:
             self._on_client_gone(client)
-
-    def _end_session(self, event: IkeSaFailed | IkeSaClosed, now: float) -> None:
-        self.addresses.on_gone(event.session)
-        self.mismatches.forget(event.session)
-        peer = self._sessions.pop(event.session, None)
-        self._mobile.discard(event.session)
-        exchange = self.labels.remove(event.session)
-        if exchange is not None:
-            exchange.close(now)
-        known = self.children.label_sessions
-        for key in [key for key, session in known.items() if session == event.session]:
-            del known[key]
-        if peer is None:
-            return
-        plain = self._plain_sessions.get(peer, set())
-        if event.session in plain:
-            plain.remove(event.session)
-            if not plain:
-                self.routes.set_static(self.plans[peer], is_there=False)
-        if self.starter.peers[peer].session != event.session or self._adopt_another(peer, now):
-            return
-        refused = event.reason in (
-            FailureReason.AUTHENTICATION_FAILED,
-            FailureReason.NO_ADDRESS,
-            CloseReason.AUTHENTICATION_FAILED,
-        )
-        self.starter.on_gone(peer, event.session, now, failed=isinstance(event, IkeSaFailed), refused=refused)
-        if isinstance(event, IkeSaFailed):
-            self.dataplane.drop_waiting(peer, DropReason.NO_CHILD)
-
-    def _adopt_another(self, peer: str, now: float) -> bool:
-        """The peer may have another session that is established: that is the one from now on."""
-        if peer not in self._sessions.values():
-            return False  # as a rule: of many peers that go at once none looks through the sessions of all
-        for one in self.engine.sessions():
-            if self._sessions.get(one.session) == peer and one.established_at is not None:
-                is_native = one.extension_data is not None
-                self.starter.on_established(
-                    peer, one.session, is_opener=one.is_opener, is_native=is_native, now=now
-                )
-                return True
-        return False
 
     # --- labels
 
@@ -649,13 +561,3 @@ class _LogLimit:
             return False
         self._at = now
         return True
-
-
-def _capability(data: bytes | None) -> Capability | None:
-    """What the peer said it can take; a malformed notify counts as absent (WIRE 4.1)."""
-    if data is None:
-        return None
-    try:
-        return Capability.parse(data)
-    except CapabilityError:
-        return None

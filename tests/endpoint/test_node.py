@@ -577,7 +577,7 @@ def test_another_session_of_the_peer_is_adopted_when_the_current_one_goes() -> N
     # A peer that begins anew before it deletes the old one, as some do to authenticate again.
     path = nodes.pe2.node.engine.sessions()[0].path
     second = nodes.pe2.node.engine.initiate("pe1", path, nodes.now)
-    nodes.pe2.node._sessions[second] = "pe1"
+    nodes.pe2.node.sessions.add(second, "pe1")
     nodes.pe2.node.handle_timer(nodes.now)
     nodes.run(2)
     state = nodes.pe1.node.starter.peers["pe2"]
