@@ -15,18 +15,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from endpoint.address_pairs import AddressPairs
 from endpoint.addresses import Addresses
+from endpoint.attempts import Attempts
 from endpoint.child_life import ChildLife
 from endpoint.children import Child, ChildTable
 from endpoint.clients import ClientRoutes, Clients
+from endpoint.commands import Commands
 from endpoint.config import Config, Start
 from endpoint.cover import CoverTraffic
 from endpoint.dataplane import DataPlane, Deliver, EspArrival, Underlay
+from endpoint.event_log import EventLog, Watcher
 from endpoint.labels import LabelExchanges
-from endpoint.log import describe
 from endpoint.mismatches import Mismatches
 from endpoint.notifies import Notifies
+from endpoint.packet_signals import PacketSignals
 from endpoint.path_prober import PathProber
 from endpoint.plain_fallback import PlainFallback
 from endpoint.plan import PeerPlan, Serves, plan_peers, selector_registry
@@ -34,7 +36,7 @@ from endpoint.probe_sender import ProbeSender
 from endpoint.served_routes import RouteObserver, ServedRoutes
 from endpoint.session_life import SessionLife
 from endpoint.sessions import Sessions
-from endpoint.starter import Create, Initiate, Starter
+from endpoint.starter import Starter
 from endpoint.state import EndpointState
 from endpoint.tables import build_tables
 from ike import (
@@ -54,7 +56,6 @@ from ike import (
     IkeSaEstablished,
     IkeSaFailed,
     IkeSaRekeyed,
-    LocalError,
     NotifyAnswered,
     Path,
     PathRefused,
@@ -72,8 +73,6 @@ from mpls.vrf import Interface
 __all__ = ["Node", "NodeUnderlay", "Observers"]
 
 _log = logging.getLogger("mplsec.node")
-
-IKE_PORT = 500
 
 
 class NodeUnderlay(Underlay, Protocol):
@@ -131,19 +130,31 @@ class Node:
         self.sessions = Sessions(self.engine, self.starter)
         self.children = ChildTable()
         self.mismatches = Mismatches()
-        self.watchers: list[Callable[[str, str | None, str], None]] = []
-        """Called with (peer, child or None, one line) for every IKE SA or child that we could not have."""
+        self.watchers: list[Watcher] = []
         self._observers = observers
         self._underlay = underlay
-        self._pairs = AddressPairs(config.endpoint.addresses)
-        self._strangers = _LogLimit()
+        self._event_log = EventLog(self.plans, self.sessions, self.watchers)
+        self._attempts = Attempts(
+            self.plans, self.engine, self.sessions, self.starter, config.endpoint.addresses
+        )
+        self._commands = Commands(
+            self.plans, self.clients, self.engine, self.sessions, self.starter, self.children
+        )
+        self._signals = PacketSignals(
+            config.endpoint,
+            self.plans,
+            self.engine,
+            self.starter,
+            on_authentic=lambda child, now: self._child_life.on_authentic(child, now),
+            tell_mismatch=lambda child, packet, now: self._notifies.tell_mismatch(child, packet, now),
+            handle_events=self._handle_events,
+        )
         self._now = 0.0
-        self._is_asked = False
         tables = build_tables(config)
         self.space, self.table, self.outbound = tables.space, tables.table, tables.outbound
         self.labels = LabelExchanges(config, epoch, self.space, self.table, self._on_route)
         self.routes = ServedRoutes(self.table, observers.route)
-        self.dataplane = DataPlane(self.outbound, self.space, self.children, underlay, self, deliver)
+        self.dataplane = DataPlane(self.outbound, self.space, self.children, underlay, self._signals, deliver)
         self._client_routes = ClientRoutes(self.table)
         self.addresses = Addresses(config, self.table, self.outbound, self.routes.use, self._set_address)
         self.routes.start(self.plans.values(), config.leaks)
@@ -216,6 +227,7 @@ class Node:
 
     def handle_timer(self, now: float) -> None:
         """Whatever is due at `now`."""
+        self._now = now
         self.engine.handle_timer(now)
         self.dataplane.expire(now)
         self._child_life.expire(now)
@@ -251,26 +263,12 @@ class Node:
 
     def initiate(self, peer: str, child: str | None, now: float) -> None:
         """Bring up a peer's children, or one of them. LookupError for names that are not there."""
-        self._checked(peer, child)
-        self.starter.want(peer, child)
+        self._commands.initiate(peer, child)
         self._finish(now)
 
     def terminate(self, peer: str, child: str | None, now: float) -> int:
         """Delete a peer's IKE SAs, or one kind of child; how many were there. An entry's are those of its clients."""
-        self._checked(peer, child)
-        if clients := self.clients.names(peer):
-            return sum(self.terminate(client, child, now) for client in clients)
-        self.starter.hold(peer, child)
-        if child is None:
-            sessions = self.sessions.of_peer(peer)
-            for session in sessions:
-                self.engine.delete_ike_sa(session, now)
-            count = len(sessions)
-        else:
-            children = self.children.of_kind(peer, child)
-            for one in children:
-                self.engine.delete_child(one.session, one.sa.spi_in, now)
-            count = len(children)
+        count = self._commands.terminate(peer, child, now)
         self._finish(now)
         return count
 
@@ -283,39 +281,23 @@ class Node:
 
     def rekey(self, peer: str, child: str | None, now: float, *, ike: bool = False) -> int:
         """Rekey a peer's children, or one kind of them, or its IKE SA; how many were begun."""
-        self._checked(peer, child)
-        if clients := self.clients.names(peer):
-            return sum(self.rekey(client, child, now, ike=ike) for client in clients)
-        if ike:
-            session = self.starter.peers[peer].session
-            count = 0
-            if session is not None and self.starter.peers[peer].is_up:
-                self.engine.rekey_ike_sa(session, now)
-                count = 1
-        else:
-            names = [child] if child is not None else [one.name for one in self.plans[peer].children]
-            children = [one for name in names for one in self.children.of_kind(peer, name)]
-            for one in children:
-                self.engine.rekey_child(one.session, one.sa.spi_in, now)
-            count = len(children)
+        count = self._commands.rekey(peer, child, now, ike=ike)
         self._finish(now)
         return count
 
     def reauthenticate(self, peer: str, now: float) -> int:
         """Authenticate again, with a new IKE SA; how many were begun. LocalError where only the peer can."""
-        self._checked(peer, None)
-        state = self.starter.peers[peer]
-        if state.session is None or not state.is_up:
-            return 0
-        self.engine.reauthenticate(state.session, now)
+        count = self._commands.reauthenticate(peer, now)
         self._finish(now)
-        return 1
+        return count
 
     def set_local_addresses(self, addresses: Iterable[str], now: float) -> None:
         """These of our addresses can be used now. Sessions with MOBIKE move (RFC 4555), attempts begin there."""
         present = set(addresses)
-        self._pairs.local = tuple(one for one in self.config.endpoint.addresses if one in present)
-        self.engine.set_local_addresses(self._pairs.local, now)
+        self._attempts.local_addresses = tuple(
+            one for one in self.config.endpoint.addresses if one in present
+        )
+        self.engine.set_local_addresses(self._attempts.local_addresses, now)
         self._finish(now)
 
     def is_up(self, peer: str, child: str | None) -> bool:
@@ -330,77 +312,23 @@ class Node:
         """The peer of a session."""
         return self.sessions.peer(session) or ""
 
-    def _checked(self, peer: str, child: str | None) -> PeerPlan:
-        plan = self.plans.get(peer)
-        if plan is None:
-            names = ", ".join(name for name, one in self.plans.items() if one.entry is None)
-            raise LookupError(f"no peer {peer}; there are: {names or 'none'}")
-        if child is not None and plan.child(child) is None:
-            names = ", ".join(one.name for one in plan.children)
-            raise LookupError(f"peer {peer} has no child {child}; there are: {names or 'none'}")
-        return plan
-
-    # --- what the data plane asks and tells
-
-    def ask(self, peer: str, serves: Serves) -> bool:
-        self._is_asked = True
-        state = self.starter.peers[peer]
-        kinds = [
-            kind
-            for kind in self.plans[peer].children
-            if serves in kind.serves and (not state.is_up or kind.is_native == state.is_native)
-        ]
-        answers = [self.starter.ask(peer, kind.name) for kind in kinds]
-        return any(answers)
-
-    def on_inbound(self, child: Child, source: str, now: float) -> None:
-        # What comes from elsewhere does not show that the path works (RFC 4555 3.12).
-        if source == child.path.peer[0]:
-            self.engine.note_esp_received(child.sa.spi_in, now)
-        self._child_life.on_authentic(child, now)
-
-    def on_outbound(self, child: Child, now: float) -> None:
-        self.engine.note_esp_sent(child.sa.spi_in, now)
-
-    def on_selector_mismatch(self, child: Child, packet: bytes, now: float) -> None:
-        self._is_asked = self._notifies.tell_mismatch(child, packet, now) or self._is_asked
-
-    def on_unknown_spi(self, spi: bytes, peer: tuple[str, int], local: str, now: float) -> None:
-        endpoint, (address, port) = self.config.endpoint, peer
-        own_port = endpoint.nat_port if port or not endpoint.ike_port else endpoint.ike_port
-        path = Path((local, own_port), (address, port or IKE_PORT))
-        self._is_asked = self.engine.note_unknown_esp(spi, path, now) or self._is_asked
-
-    def on_inbound_path(self, child: Child, path: Path, now: float) -> None:
-        self.engine.note_esp_path(child.sa.spi_in, path, now)
-        self._handle_events(now)
-
-    def on_lifetime(self, child: Child, now: float) -> None:
-        if child.retires_at is not None:
-            return
-        self._is_asked = True
-        if child.inbound.has_expired or child.outbound.has_expired:
-            self.engine.expire_child(child.session, child.sa.spi_in, now)
-        else:
-            self.engine.rekey_child(child.session, child.sa.spi_in, now)
-
     # --- after every input
 
     def _finish_if_asked(self, now: float) -> None:
         """After packets: only if the data plane wants something of IKE, which most packets do not."""
-        if self._is_asked:
+        if self._signals.is_asked:
             self._finish(now)
 
     def _finish(self, now: float) -> None:
         """Handle events, start what is due, then let the datagrams go; until nothing is left to do."""
         self._now = now
-        self._is_asked = False
+        self._signals.is_asked = False
         is_busy = True
         while is_busy:
             is_busy = self._handle_events(now)
             for action in self.starter.due(now):
                 is_busy = True
-                self._begin(action, now)
+                self._attempts.begin(action, now)
             is_busy = self._notifies.send_bindings(now) or is_busy
         for datagram in self.engine.datagrams_to_send(now):
             self._underlay.send_ike(datagram)
@@ -413,40 +341,26 @@ class Node:
             self._on_event(event, now)
         return had_events
 
-    def _begin(self, action: Initiate | Create, now: float) -> None:
-        try:
-            if isinstance(action, Create):
-                self.engine.create_child(action.session, action.child, now)
-            else:
-                session = self.engine.initiate(
-                    action.peer, self._pairs.next_path(self.plans[action.peer]), now
-                )
-                self.sessions.add(session, action.peer)
-                self.starter.on_initiated(action.peer, session)
-        except LocalError as error:
-            _log.error("peer %s: %s", action.peer, error)
-            if isinstance(action, Create):
-                self.starter.on_child_failed(action.peer, action.child, now, detail=str(error))
-            else:
-                self.starter.on_not_initiated(action.peer, now)
-
     def _on_event(self, event: Event, now: float) -> None:
         if isinstance(event, IkeSaEstablished):
             self.sessions.add(event.session, self._plan_of(event).peer.name)
-        self._tell(event, now)
+        self._event_log.tell(event, now)
         match event:
             case IkeSaEstablished():
-                plan = self.plans[self._peer_of(event)]
-                self._pairs.reset(plan.peer.name)
+                plan = self.plans[self.sessions.peer_of(event)]
+                self._attempts.reset(plan.peer.name)
                 self._session_life.on_established(event, plan, now)
             case IkeSaFailed() | IkeSaClosed():
                 self._on_session_gone(event, now)
             case ChildSaEstablished():
-                plan, is_mobile = self.plans[self._peer_of(event)], event.session in self.sessions.mobile
+                plan, is_mobile = (
+                    self.plans[self.sessions.peer_of(event)],
+                    event.session in self.sessions.mobile,
+                )
                 self._child_life.on_established(event, plan, now, is_mobile=is_mobile)
             case ChildSaFailed():
                 self.starter.on_child_failed(
-                    self._peer_of(event), event.child, now, event.notify_type, event.detail
+                    self.sessions.peer_of(event), event.child, now, event.notify_type, event.detail
                 )
             case ChildSaDeletionBegun():
                 self._child_life.on_deletion_begun(event, now)
@@ -465,27 +379,7 @@ class Node:
         if self._observers.event is not None:
             self._observers.event(event)
 
-    def _tell(self, event: Event, now: float) -> None:
-        """Log the fact; tell those who wait for one of ours that it failed."""
-        level, text = describe(event, self.plans, self.session_peer(event.session))
-        is_ours = event.session in self.sessions or getattr(event, "replaces", None) is not None
-        if isinstance(event, IkeSaFailed) and not is_ours:
-            # Anybody can make an attempt fail: it is no fact about the peer, and must not fill the log.
-            if self._strangers.allows(now):
-                _log.warning("somebody's attempt came to nothing: %s", text)
-            return
-        if text:
-            _log.log(level, text)
-        if isinstance(event, IkeSaFailed | ChildSaFailed):
-            child = event.child if isinstance(event, ChildSaFailed) else None
-            for watcher in tuple(self.watchers):
-                watcher(self._peer_of(event), child, text)
-
     # --- sessions
-
-    def _peer_of(self, event: IkeSaEstablished | IkeSaFailed | ChildSaFailed | ChildSaEstablished) -> str:
-        """The peer whose event it is: a client if there are several, else the connection's."""
-        return self.sessions.peer(event.session) or event.connection
 
     def _lease(self, request: AddressRequest) -> Configuration | None:
         return self.addresses.lease(request, self._plan_of(request).peer)
@@ -509,7 +403,7 @@ class Node:
         self.outbound.allow_uniform(name, True)
         self.table.leave(name)
         self.starter.remove(name)
-        self._pairs.reset(name)
+        self._attempts.reset(name)
         del self.plans[name]
 
     def _on_session_gone(self, event: IkeSaFailed | IkeSaClosed, now: float) -> None:
@@ -548,16 +442,3 @@ class Node:
     def _set_address(self, attachment: str, address: Interface, is_there: bool) -> None:
         if self._observers.address is not None:
             self._observers.address(attachment, address, is_there)
-
-
-class _LogLimit:
-    """One line a second."""
-
-    def __init__(self) -> None:
-        self._at = float("-inf")
-
-    def allows(self, now: float) -> bool:
-        if now - self._at < 1.0:
-            return False
-        self._at = now
-        return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from endpoint.starter import Starter
-from ike import IkeEngine, IkeSaEstablished
+from ike import ChildSaEstablished, ChildSaFailed, IkeEngine, IkeSaEstablished, IkeSaFailed
 
 __all__ = ["Sessions"]
 
@@ -33,6 +33,10 @@ class Sessions:
 
     def peer(self, session: int) -> str | None:
         return self._peers.get(session)
+
+    def peer_of(self, event: IkeSaEstablished | IkeSaFailed | ChildSaEstablished | ChildSaFailed) -> str:
+        """Whose event it is: a client if there are several, else the connection's."""
+        return self._peers.get(event.session, event.connection)
 
     def of_peer(self, peer: str) -> list[int]:
         return [session for session, name in self._peers.items() if name == peer]

@@ -173,7 +173,7 @@ def test_nothing_of_a_client_outlives_it(kind: str) -> None:
     assert not (node.clients._clients or node.clients._by_session or node._client_routes._users)
     assert all(pool.usage()[4][0] == 0 for pool in node.addresses.pools.values())
     assert node.engine.sizes["sessions"] == 0 and not node.engine._host._places.get("branch")
-    assert not node.space._owners and not node._pairs._attempts
+    assert not node.space._owners and not node._attempts._counts
 
 
 def test_terminate_by_name_ends_one_client_and_by_entry_all() -> None:

@@ -15,7 +15,7 @@ from endpoint import dataplane
 from endpoint.children import Child, ChildTable
 from endpoint.config import Config, parse_config
 from endpoint.dataplane import WAITING_PACKETS, WAITING_S, DataPlane, EspArrival, _Runs
-from endpoint.node import Node
+from endpoint.packet_signals import PacketSignals
 from endpoint.plan import Serves
 from endpoint.tables import Tables, build_tables
 from esp.engine import protect
@@ -307,7 +307,9 @@ def test_a_successor_that_does_not_come_is_asked_for_again_after_a_sixteenth(
 ) -> None:
     nodes = without_esn()
     asked: list[int] = []
-    monkeypatch.setattr(Node, "on_lifetime", lambda node, child, now: asked.append(child.outbound.sequence))
+    monkeypatch.setattr(
+        PacketSignals, "on_lifetime", lambda owner, child, now: asked.append(child.outbound.sequence)
+    )
     child = child_of(nodes, 1, "red/standard")
     low, sixteenth = child.soft.packets, 2**32 // 16
     for first in (low, low + sixteenth + 1):
