@@ -19,11 +19,13 @@ from endpoint.addresses import Addresses
 from endpoint.attempts import Attempts
 from endpoint.child_life import ChildLife
 from endpoint.children import Child, ChildTable
+from endpoint.client_life import ClientLife
 from endpoint.clients import ClientRoutes, Clients
 from endpoint.commands import Commands
 from endpoint.config import Config, Start
 from endpoint.cover import CoverTraffic
 from endpoint.dataplane import DataPlane, Deliver, EspArrival, Underlay
+from endpoint.event_dispatch import EventDispatch
 from endpoint.event_log import EventLog, Watcher
 from endpoint.labels import LabelExchanges
 from endpoint.mismatches import Mismatches
@@ -40,34 +42,20 @@ from endpoint.starter import Starter
 from endpoint.state import EndpointState
 from endpoint.tables import build_tables
 from ike import (
-    AddressesUnused,
     AddressRequest,
-    ChildSaClosed,
-    ChildSaDeletionBegun,
-    ChildSaEstablished,
-    ChildSaFailed,
     Configuration,
     Datagram,
     Deadline,
     Event,
     IkeEngine,
     IkeKeyLogEntry,
-    IkeSaClosed,
-    IkeSaEstablished,
-    IkeSaFailed,
-    IkeSaRekeyed,
-    NotifyAnswered,
     Path,
-    PathRefused,
-    PeerAddressChanged,
-    ProbeAnswered,
     TraceRecord,
 )
 from ike.config import EngineSettings
 from ike.entropy import Entropy
 from ike.wire.payloads import NotifyPayload
 from mpls.binding_table import RouteAdded, RouteChange
-from mpls.drops import DropReason
 from mpls.vrf import Interface
 
 __all__ = ["Node", "NodeUnderlay", "Observers"]
@@ -133,7 +121,6 @@ class Node:
         self.watchers: list[Watcher] = []
         self._observers = observers
         self._underlay = underlay
-        self._event_log = EventLog(self.plans, self.sessions, self.watchers)
         self._attempts = Attempts(
             self.plans, self.engine, self.sessions, self.starter, config.endpoint.addresses
         )
@@ -161,7 +148,17 @@ class Node:
         probes = ProbeSender(self.engine, self.children, self.dataplane, config.endpoint.nat_port)
         self.paths = PathProber(probes)
         self.cover = CoverTraffic(probes, entropy)
-        self._session_life = SessionLife(
+        self._client_life = ClientLife(
+            plans=self.plans,
+            clients=self.clients,
+            starter=self.starter,
+            attempts=self._attempts,
+            table=self.table,
+            outbound=self.outbound,
+            dataplane=self.dataplane,
+            paths=self.paths,
+        )
+        session_life = SessionLife(
             plans=self.plans,
             engine=self.engine,
             sessions=self.sessions,
@@ -190,6 +187,20 @@ class Node:
             tell=observers.child,
         )
         self._notifies = Notifies(self.engine, self.children, self.labels, self.mismatches, self.paths)
+        self._dispatch = EventDispatch(
+            plans=self.plans,
+            sessions=self.sessions,
+            starter=self.starter,
+            attempts=self._attempts,
+            client_life=self._client_life,
+            session_life=session_life,
+            child_life=self._child_life,
+            notifies=self._notifies,
+            addresses=self.addresses,
+            paths=self.paths,
+            log=EventLog(self.plans, self.sessions, self.watchers),
+            observe=observers.event,
+        )
 
     # --- what comes in
 
@@ -218,6 +229,10 @@ class Node:
     def receive_cleartext(self, protocol: int, payload: bytes) -> None:
         """What arrived on the underlay outside ESP."""
         self.dataplane.receive_cleartext(protocol, payload)
+
+    def receive_path_hint(self, address: str, mtu: int, now: float) -> None:
+        """ICMP says that packets to `address` may have at most `mtu` octets. Anybody can say that."""
+        self.paths.on_hint(address, mtu, now)
 
     def receive_packets(self, attachment: str, packets: Sequence[bytes], now: float) -> None:
         """IP packets from a customer, with labels where the attachment is labelled."""
@@ -338,90 +353,18 @@ class Node:
         had_events = False
         while (event := self.engine.next_event()) is not None:
             had_events = True
-            self._on_event(event, now)
+            self._dispatch.handle(event, now)
         return had_events
 
-    def _on_event(self, event: Event, now: float) -> None:
-        if isinstance(event, IkeSaEstablished):
-            self.sessions.add(event.session, self._plan_of(event).peer.name)
-        self._event_log.tell(event, now)
-        match event:
-            case IkeSaEstablished():
-                plan = self.plans[self.sessions.peer_of(event)]
-                self._attempts.reset(plan.peer.name)
-                self._session_life.on_established(event, plan, now)
-            case IkeSaFailed() | IkeSaClosed():
-                self._on_session_gone(event, now)
-            case ChildSaEstablished():
-                plan, is_mobile = (
-                    self.plans[self.sessions.peer_of(event)],
-                    event.session in self.sessions.mobile,
-                )
-                self._child_life.on_established(event, plan, now, is_mobile=is_mobile)
-            case ChildSaFailed():
-                self.starter.on_child_failed(
-                    self.sessions.peer_of(event), event.child, now, event.notify_type, event.detail
-                )
-            case ChildSaDeletionBegun():
-                self._child_life.on_deletion_begun(event, now)
-            case ChildSaClosed():
-                self._child_life.on_closed(event, now)
-            case PeerAddressChanged():
-                self._child_life.on_moved(event, now)
-            case NotifyAnswered():
-                self._notifies.on_answered(event, now)
-            case AddressesUnused():
-                self.addresses.take_back(event.session)
-            case ProbeAnswered():
-                self.paths.on_probe_answer(event.token, event.arrived, now)
-            case IkeSaRekeyed() | PathRefused():
-                pass
-        if self._observers.event is not None:
-            self._observers.event(event)
-
-    # --- sessions
+    # --- what the parts ask of each other
 
     def _lease(self, request: AddressRequest) -> Configuration | None:
-        return self.addresses.lease(request, self._plan_of(request).peer)
-
-    def _plan_of(self, who: AddressRequest | IkeSaEstablished) -> PeerPlan:
-        """Of the authenticated peer of a session; the plan of a client is made when it is new."""
-        if not self.clients.is_shared(who.connection):
-            return self.plans[who.connection]
-        plan, is_new = self.clients.join(who.connection, who.peer_id, who.session)
-        if is_new:
-            self.plans[plan.peer.name] = plan
-            self.starter.add(plan)
-            self.table.join(plan.peer.name, who.connection)
-        return plan
-
-    def _on_client_gone(self, plan: PeerPlan) -> None:
-        """Its last session is over: nothing of it stays but children that still receive what is under way."""
-        name = plan.peer.name
-        self.dataplane.drop_waiting(name, DropReason.NO_CHILD)
-        self.paths.forget(name)
-        self.outbound.allow_uniform(name, True)
-        self.table.leave(name)
-        self.starter.remove(name)
-        self._attempts.reset(name)
-        del self.plans[name]
-
-    def _on_session_gone(self, event: IkeSaFailed | IkeSaClosed, now: float) -> None:
-        self._session_life.on_gone(event, now)
-        client = self.clients.leave(event.session)
-        if client is not None:
-            self._on_client_gone(client)
-
-    # --- labels
+        return self.addresses.lease(request, self._client_life.plan_of(request).peer)
 
     def _on_informational(
         self, session: int, notifies: tuple[NotifyPayload, ...]
     ) -> tuple[NotifyPayload, ...]:
         return self._notifies.answer(session, self.session_peer(session), notifies, self._now)
-
-    def receive_path_hint(self, address: str, mtu: int, now: float) -> None:
-        """ICMP says that packets to `address` may have at most `mtu` octets. Anybody can say that."""
-        self.paths.on_hint(address, mtu, now)
 
     def _flush_waiting(self, plan: PeerPlan, serves: Serves, now: float) -> None:
         """What waits for this peer, or for any client of its entry."""

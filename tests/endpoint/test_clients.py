@@ -269,7 +269,7 @@ def test_client_that_tells_of_packets_or_goes_makes_nobody_look_through_all_the_
     assert node.mismatches.received == 1
     monkeypatch.setattr(node.engine, "sessions", refuse)
     closed = IkeSaClosed(child.session, "branch", CloseReason.DELETED_BY_PEER, "")
-    node._on_session_gone(closed, one.now)
+    node._dispatch.handle(closed, one.now)
     assert set(node.plans) == {"branch", EAST, NORTH}
 
 
