@@ -7,10 +7,9 @@ numbers that come next, the headers of all of which are made, or known, beforeha
 else, and other transforms, take the reference.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import takewhile
-from struct import Struct
+from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
 from cryptography.exceptions import InvalidTag
@@ -28,17 +27,31 @@ from esp.engine import (
 )
 from esp.errors import DropReason, EspError, UsedUp
 from esp.sa import InboundSa, OutboundSa
+from esp.segments import Segments
 from esp.transforms import HEADER_OCTETS, TRAILER_OCTETS
 
 __all__ = ["Outcome", "Row", "open_batch", "receive_batch", "seal_batch"]
 
 
 class Row(NamedTuple):
-    """Authentic packets of one protocol, `sequence` that of the first; those of the others follow without a gap."""
+    """Authentic packets of one protocol, `sequence` that of the first; those of the others follow without a gap.
 
-    payloads: list[bytes]
+    `octets` are their payloads, with `behind` octets of trailer after each: to copy them only to cut these off
+    would be a copy for nothing.
+    """
+
+    octets: list[bytes]
     next_header: int
     sequence: int
+    behind: int = 0
+
+    @property
+    def payloads(self) -> list[bytes]:
+        """Without what is behind them."""
+        if not self.behind:
+            return self.octets
+        payload_part = slice(-self.behind)
+        return [octets[payload_part] for octets in self.octets]
 
     @property
     def packets(self) -> list[Opened]:
@@ -53,7 +66,7 @@ Outcome: TypeAlias = Row | DropReason
 
 _LOW_BITS = 0xFFFFFFFF
 _IV_OCTETS = 8
-_HEAD_OCTETS = HEADER_OCTETS + _IV_OCTETS
+_FRONT_OCTETS = HEADER_OCTETS + _IV_OCTETS
 _FEW = 2
 """Fewer are done sooner one by one than a row of them is made ready."""
 _ROW_PACKETS = 64
@@ -79,12 +92,13 @@ def seal_batch(sa: OutboundSa, payloads: Sequence[bytes], next_header: int) -> l
     sa.sequence += left  # before they are used: whatever happens below, no number seals twice
     salt, encrypt, by_size = cipher.salt, cipher.aead.encrypt, _trailers(next_header, block_octets)
     trailers = [by_size[size % block_octets] for size in sizes]
-    heads, ivs = _heads(sa.spi, first, left), _eights(first, left)
+    made = Segments(_fronts(sa.spi, first, left), _FRONT_OCTETS)
+    (fronts,), (heads, ivs) = made.split(_FRONT_OCTETS), made.split(HEADER_OCTETS, _IV_OCTETS)
     # The IV is the number in 64 bits: with ESN the associated data is SPI and IV.
     associated = [sa.spi + iv for iv in ivs] if sa.esn else heads
     packets = [
-        head + iv + encrypt(salt + iv, payload + trailer, data)
-        for payload, trailer, head, iv, data in zip(payloads, trailers, heads, ivs, associated, strict=True)
+        front + encrypt(salt + iv, payload + trailer, data)
+        for payload, trailer, front, iv, data in zip(payloads, trailers, fronts, ivs, associated, strict=True)
     ]
     sa.packets += left
     sa.octets += sum(sizes)
@@ -98,11 +112,16 @@ def receive_batch(sad: InboundSad, packets: Sequence[bytes]) -> Iterator[tuple[b
 
     Only packets in a row are taken together: no SA overtakes the one that it replaces.
     """
+    spis = (
+        packets.split(4)[0]
+        if isinstance(packets, Segments) and packets.size >= 4
+        else [one[:4] for one in packets]
+    )
     start = 0
     while start < len(packets):
-        spi = packets[start][:4]
+        spi = spis[start]
         end = start + 1
-        while end < len(packets) and packets[end][:4] == spi:
+        while end < len(packets) and spis[end] == spi:
             end += 1
         sa = sad.get(spi)
         if sa is not None:
@@ -133,51 +152,73 @@ def open_batch(sa: InboundSa, packets: Sequence[bytes]) -> list[Outcome]:
 def _open_row(sa: InboundSa, cipher: AeadCipher, packets: Sequence[bytes], outcomes: list[Outcome]) -> int:
     """Open the packets in front that have the numbers after the highest; how many these were."""
     first = sa.replay.highest + 1
-    if packets[0][:8] != sa.spi + (first & _LOW_BITS).to_bytes(4, "big"):
+    if packets[0][:HEADER_OCTETS] != sa.spi + (first & _LOW_BITS).to_bytes(4, "big"):
         return 0
-    least = _HEAD_OCTETS + TRAILER_OCTETS + sa.transform.icv_octets
-    if min(map(len, packets)) < least:
-        packets = list(takewhile(lambda packet: len(packet) >= least, packets))
     # After the low half has begun anew all is different: another high half, or no number at all.
     count = min(len(packets), -first & _LOW_BITS)
-    heads = _heads(sa.spi, first, count)
-    associated = [sa.spi + number for number in _eights(first, count)] if sa.esn else heads
-    salt, decrypt = cipher.salt, cipher.aead.decrypt
-    ended = next_header = 0
-    payloads: list[bytes] = []
-    # The trailer of one packet is most often that of the next; it has its own length in it.
-    trailer: bytes | None = None
-    # A slice that is there already costs a third less than one that is written out.
-    head_part, iv_part, sealed_part = slice(8), slice(8, _HEAD_OCTETS), slice(_HEAD_OCTETS, None)
-    payload_part = trailer_part = slice(0)
+    if not count:
+        return 0
+    expected, numbers = Segments(_fronts(sa.spi, first, count), _FRONT_OCTETS).split(
+        HEADER_OCTETS, _IV_OCTETS
+    )
+    associated = [sa.spi + number for number in numbers] if sa.esn else expected
+    heads, ivs, sealed = _parts(packets)
+    if heads[:count] != expected:
+        count = next(n for n, head in enumerate(expected) if head != heads[n])
+    sizes, least = list(map(len, sealed)), TRAILER_OCTETS + sa.transform.icv_octets
+    if min(sizes) < least:
+        count = min(count, next(n for n, size in enumerate(sizes) if size < least))
+    nonces = [cipher.salt + iv for iv in ivs[:count]]
+    plaintexts: list[bytes] = []
     try:
-        for packet, head, data in zip(packets, heads, associated, strict=False):
-            if packet[head_part] != head:
-                break
-            plaintext = decrypt(salt + packet[iv_part], packet[sealed_part], data)
-            if plaintext[trailer_part] == trailer:
-                payloads.append(plaintext[payload_part])
-                continue
-            stripped = _strip(sa, plaintext)
-            if isinstance(stripped, DropReason) or stripped[1] != next_header:
-                _end_row(sa, payloads, next_header, first + ended, outcomes)
-                ended, payloads, trailer = ended + len(payloads), [], None
-            if isinstance(stripped, DropReason):
-                sa.drops[stripped] += 1
-                outcomes.append(stripped)
-                ended += 1
-                continue
-            payload, next_header = stripped
-            payloads.append(payload)
-            trailer = plaintext[len(payload) :]
-            payload_part, trailer_part = slice(-len(trailer)), slice(-len(trailer), None)
+        plaintexts.extend(map(cipher.aead.decrypt, nonces, sealed, associated))
     except InvalidTag:
-        pass  # the reference finds that once more, and counts it
+        pass  # those before are there; the reference finds that once more, and counts it
     finally:
-        _end_row(sa, payloads, next_header, first + ended, outcomes)
-        ended += len(payloads)
-        sa.replay.advance(ended)
-    return ended
+        _strip_row(sa, plaintexts, first, outcomes)
+        sa.replay.advance(len(plaintexts))
+    return len(plaintexts)
+
+
+def _parts(packets: Sequence[bytes]) -> tuple[tuple[bytes, ...], Sequence[bytes], Sequence[bytes]]:
+    """Of all packets the header, the IV, and what is sealed with its ICV; the last two cut off as the packet is."""
+    if isinstance(packets, Segments) and packets.size >= _FRONT_OCTETS:
+        heads, ivs, sealed = packets.split(HEADER_OCTETS, _IV_OCTETS, packets.size - _FRONT_OCTETS)
+        return tuple(heads), ivs, sealed
+    return (
+        tuple([packet[:HEADER_OCTETS] for packet in packets]),
+        [packet[HEADER_OCTETS:_FRONT_OCTETS] for packet in packets],
+        [packet[_FRONT_OCTETS:] for packet in packets],
+    )
+
+
+def _strip_row(sa: InboundSa, plaintexts: list[bytes], first: int, outcomes: list[Outcome]) -> None:
+    """Rows of what these carry, the numbers of which begin with `first`; what carries nothing for us is counted."""
+    if not plaintexts:
+        return
+    # Most often all have the same trailer; it has its own length in it.
+    trailer = plaintexts[0][-TRAILER_OCTETS - plaintexts[0][-2] :]
+    behind = len(trailer)
+    if list(map(itemgetter(slice(-behind, None)), plaintexts)).count(trailer) == len(plaintexts):
+        stripped = _strip(sa, plaintexts[0])
+        if not isinstance(stripped, DropReason):
+            _end_row(sa, Row(plaintexts, stripped[1], first, behind), outcomes)
+            return
+    row = Row([], 0, first)
+    for number, plaintext in enumerate(plaintexts, first):
+        stripped = _strip(sa, plaintext)
+        if isinstance(stripped, DropReason) or stripped[1] != row.next_header:
+            _end_row(sa, row, outcomes)
+            row = Row([], 0, number)
+        if isinstance(stripped, DropReason):
+            sa.drops[stripped] += 1
+            outcomes.append(stripped)
+            continue
+        payload, next_header = stripped
+        if not row.octets:
+            row = Row([], next_header, number)
+        row.octets.append(payload)
+    _end_row(sa, row, outcomes)
 
 
 def _strip(sa: InboundSa, plaintext: bytes) -> tuple[bytes, int] | DropReason:
@@ -192,34 +233,32 @@ def _strip(sa: InboundSa, plaintext: bytes) -> tuple[bytes, int] | DropReason:
     return stripped
 
 
-def _end_row(
-    sa: InboundSa, payloads: list[bytes], next_header: int, first: int, outcomes: list[Outcome]
-) -> None:
-    """Count the payloads of a row that began with number `first`."""
-    if payloads:
-        sa.packets += len(payloads)
-        sa.octets += sum(map(len, payloads))
-        outcomes.append(Row(payloads, next_header, first))
+def _end_row(sa: InboundSa, row: Row, outcomes: list[Outcome]) -> None:
+    """Count what is in a row, if there is anything."""
+    if row.octets:
+        sa.packets += len(row.octets)
+        sa.octets += sum(map(len, row.octets)) - len(row.octets) * row.behind
+        outcomes.append(row)
 
 
-def _heads(spi: bytes, first: int, count: int) -> tuple[bytes, ...]:
-    """SPI and low half of `count` sequence numbers from `first` on."""
+def _fronts(spi: bytes, first: int, count: int) -> bytes:
+    """Header and IV, the number in 64 bits, of `count` packets from number `first` on, side by side."""
     low = first & _LOW_BITS
     until_zero = _LOW_BITS + 1 - low
     if count > until_zero:
-        return _heads(spi, first, until_zero) + _heads(spi, 0, count - until_zero)
-    return _eights(int.from_bytes(spi, "big") << 32 | low, count)
-
-
-def _eights(first: int, count: int) -> tuple[bytes, ...]:
-    """`count` numbers from `first` on in eight octets each."""
-    pack, split = _structs(count)
-    return split(pack(*range(first, first + count)))
+        return _fronts(spi, first, until_zero) + _fronts(spi, first + until_zero, count - until_zero)
+    # All of them as one number: a lane for each, the first packet in the highest.
+    front = int.from_bytes(spi, "big") << 96 | low << 64 | first
+    ones, steps = _lanes(count)
+    return (front * ones + steps).to_bytes(_FRONT_OCTETS * count, "big")
 
 
 @lru_cache(maxsize=256)
-def _structs(count: int) -> tuple[Callable[..., bytes], Callable[[bytes], tuple[bytes, ...]]]:
-    return Struct(f">{count}Q").pack, Struct("8s" * count).unpack
+def _lanes(count: int) -> tuple[int, int]:
+    """For `_fronts`: 1 in every lane; what the numbers in each are more than in the first."""
+    one, step = (1).to_bytes(_FRONT_OCTETS, "big"), 1 << 64 | 1
+    steps = b"".join((step * n).to_bytes(_FRONT_OCTETS, "big") for n in range(count))
+    return int.from_bytes(one * count, "big"), int.from_bytes(steps, "big")
 
 
 def _outcome(result: Opened | DropReason) -> Outcome:
