@@ -404,7 +404,7 @@ class DataPlane:
                         self._owner.on_unknown_spi(one.spi, one.peer, one.local, now)
                     continue
                 if child is None:
-                    self.drops[EspDropReason.UNKNOWN_SPI] += len(outcome.payloads)
+                    self.drops[EspDropReason.UNKNOWN_SPI] += len(outcome.octets)
                     continue
                 if one.spi not in heard:
                     heard.add(one.spi)
@@ -426,7 +426,7 @@ class DataPlane:
                     child.fragmented += bool(one.outer.fragment)
                     if not is_row:
                         child.note_dummy(len(packets[at]), one.outer.fragment)
-                at += len(outcome.payloads) if isinstance(outcome, Row) else 1
+                at += len(outcome.octets) if isinstance(outcome, Row) else 1
 
     def _judge(self, child: Child, row: Row, came: _Opened, runs: _Runs, now: float) -> None:
         """Authentic packets: the egress check, and on to the customer."""
@@ -435,17 +435,17 @@ class DataPlane:
             child.policy,
             self._labels,
             row.next_header,
-            row.payloads,
+            row.octets,
             source,
             destination,
             self._outbound.vrfs,
+            row.behind,
         )
         if self.observe is not None:
             judged = self._observed(child, row, judged)
         at = 0
         for one in judged:
-            payload = row.payloads[at]
-            at += max(1, len(one.packets))
+            number, at = at, at + max(1, len(one.packets))
             if isinstance(one.first, Delivery):
                 marked = self._from_outer(child, one.first, one.packets, came.outer)
                 if isinstance(marked, Drop):
@@ -459,7 +459,7 @@ class DataPlane:
             else:
                 self._drop_inbound(one.first, child, source, destination, runs, now)
                 if one.first.reason in SELECTOR_MISMATCHES:
-                    self._owner.on_selector_mismatch(child, payload, now)
+                    self._owner.on_selector_mismatch(child, row.payloads[number], now)
 
     def _from_outer(
         self, child: Child, delivery: Delivery, packets: list[bytes], outer: OuterFields
@@ -581,7 +581,7 @@ class _Opened(NamedTuple):
     def has(self, sequence: int) -> bool:
         """Whether an authentic packet with that number is among them."""
         rows = (one for one in self.outcomes if isinstance(one, Row))
-        return any(row.sequence <= sequence < row.sequence + len(row.payloads) for row in rows)
+        return any(row.sequence <= sequence < row.sequence + len(row.octets) for row in rows)
 
 
 class _Run(NamedTuple):

@@ -27,7 +27,7 @@ from esp.engine import (
 )
 from esp.errors import DropReason, EspError, UsedUp
 from esp.sa import InboundSa, OutboundSa
-from esp.segments import Segments
+from esp.segments import Segments, fronts
 from esp.transforms import HEADER_OCTETS, TRAILER_OCTETS
 
 __all__ = ["Outcome", "Row", "open_batch", "receive_batch", "seal_batch"]
@@ -93,12 +93,12 @@ def seal_batch(sa: OutboundSa, payloads: Sequence[bytes], next_header: int) -> l
     salt, encrypt, by_size = cipher.salt, cipher.aead.encrypt, _trailers(next_header, block_octets)
     trailers = [by_size[size % block_octets] for size in sizes]
     made = Segments(_fronts(sa.spi, first, left), _FRONT_OCTETS)
-    (fronts,), (heads, ivs) = made.split(_FRONT_OCTETS), made.split(HEADER_OCTETS, _IV_OCTETS)
+    (begins,), (heads, ivs) = made.split(_FRONT_OCTETS), made.split(HEADER_OCTETS, _IV_OCTETS)
     # The IV is the number in 64 bits: with ESN the associated data is SPI and IV.
     associated = [sa.spi + iv for iv in ivs] if sa.esn else heads
     packets = [
-        front + encrypt(salt + iv, payload + trailer, data)
-        for payload, trailer, front, iv, data in zip(payloads, trailers, fronts, ivs, associated, strict=True)
+        begin + encrypt(salt + iv, payload + trailer, data)
+        for payload, trailer, begin, iv, data in zip(payloads, trailers, begins, ivs, associated, strict=True)
     ]
     sa.packets += left
     sa.octets += sum(sizes)
@@ -112,11 +112,7 @@ def receive_batch(sad: InboundSad, packets: Sequence[bytes]) -> Iterator[tuple[b
 
     Only packets in a row are taken together: no SA overtakes the one that it replaces.
     """
-    spis = (
-        packets.split(4)[0]
-        if isinstance(packets, Segments) and packets.size >= 4
-        else [one[:4] for one in packets]
-    )
+    spis = fronts(packets, 4)
     start = 0
     while start < len(packets):
         spi = spis[start]

@@ -9,7 +9,7 @@ from functools import lru_cache
 from struct import Struct
 from typing import overload
 
-__all__ = ["Segments"]
+__all__ = ["Segments", "fronts"]
 
 
 class Segments(Sequence[bytes]):
@@ -57,6 +57,13 @@ class Segments(Sequence[bytes]):
         return tuple(
             (*column, last[end - size : end]) for column, end, size in zip(columns, ends, sizes, strict=True)
         )
+
+
+def fronts(packets: Sequence[bytes], octets: int) -> Sequence[bytes]:
+    """The first octets of each; of a shorter packet what there is."""
+    if isinstance(packets, Segments) and packets.size >= octets:
+        return packets.split(octets)[0]
+    return [packet[:octets] for packet in packets]
 
 
 @lru_cache(maxsize=256)

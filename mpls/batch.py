@@ -68,11 +68,11 @@ class Delivered(NamedTuple):
 def forward_batch(outbound: Outbound, attachment: str, packets: Sequence[bytes]) -> Iterator[Forwarded]:
     """As `outbound.forward` for each packet."""
     for run in runs(packets):
-        first = outbound.forward(attachment, run.packets[0])
+        first = outbound.forward(attachment, run.first)
         if isinstance(first, Labelled):
             yield Forwarded(first, run)
         else:
-            yield Forwarded.of(first, run.packets[0])
+            yield Forwarded.of(first, run.first)
             for packet in run.packets[1:]:
                 yield Forwarded.of(outbound.forward(attachment, packet), packet)
 
@@ -85,8 +85,12 @@ def check_inbound_batch(
     outer_source: str,
     outer_destination: str,
     vrfs: Mapping[str, Vrf],
+    behind: int = 0,
 ) -> Iterator[Delivered]:
-    """As `check_inbound` for each payload: all came by one SA, with one next header, between two addresses."""
+    """As `check_inbound` for each payload: all came by one SA, with one next header, between two addresses.
+
+    `behind`: so many octets at the end of each are none of the payload.
+    """
 
     def check(payload: bytes) -> Delivery | Drop:
         return check_inbound(policy, labels, next_header, payload, outer_source, outer_destination, vrfs)
@@ -95,16 +99,17 @@ def check_inbound_batch(
     at = 0
     while at < len(payloads):
         is_last = at + 1 == len(payloads)
-        front = None if is_last else _octets_in_front(policy, next_header, payloads[at])
+        front = None if is_last else _octets_in_front(policy, next_header, payloads[at], behind)
         if front is None:
-            yield _delivered(check(payloads[at]))
+            payload = payloads[at]
+            yield _delivered(check(payload[: len(payload) - behind]))
             at += 1
             continue
-        for run in runs(payloads[at:] if at else payloads, front):
-            if at and front != _octets_in_front(policy, next_header, run.packets[0]):
+        for run in runs(payloads[at:] if at else payloads, front, behind):
+            if at and front != _octets_in_front(policy, next_header, run.octets[0], run.behind):
                 break
-            at += len(run.packets)
-            first = check(run.packets[0])
+            at += len(run.octets)
+            first = check(run.first)
             if isinstance(first, Delivery) and not first.stack:
                 yield Delivered(first, run.onward(first.packet))
             else:
@@ -117,8 +122,11 @@ def _delivered(outcome: Delivery | Drop) -> Delivered:
     return Delivered(outcome, [outcome.packet] if isinstance(outcome, Delivery) else [])
 
 
-def _octets_in_front(policy: EgressPolicy, next_header: int, payload: bytes) -> int | None:
-    """What stands before the IP packet, where that decides alone about itself; None where more must be looked at."""
+def _octets_in_front(policy: EgressPolicy, next_header: int, payload: bytes, behind: int = 0) -> int | None:
+    """What stands before the IP packet, where that decides alone about itself; None where more must be looked at.
+
+    `behind`: so many octets at the end are none of the payload.
+    """
     if policy.mode is Mode.TUNNEL:
         return 0 if policy.map is None else None
     if policy.map is None:
@@ -129,4 +137,4 @@ def _octets_in_front(policy: EgressPolicy, next_header: int, payload: bytes) -> 
         octets = len(_GRE_OF_MPLS) + ENTRY_OCTETS
     else:
         return None
-    return octets if len(payload) > octets and payload[octets - 2] & 1 else None  # S: the only label
+    return octets if len(payload) - behind > octets and payload[octets - 2] & 1 else None  # S: the only label

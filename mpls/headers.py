@@ -119,47 +119,68 @@ def _lanes(count: int, front: int, is_ipv4: bool) -> _Lanes:
 
 
 class Run(NamedTuple):
-    """Packets of one flow in a row; without `lanes` one, of whatever kind. `number`: their headers."""
+    """Packets of one flow in a row; without `lanes` one, of whatever kind. `number`: their headers.
 
-    packets: list[bytes]
+    After each of `octets` come `behind` octets that are not looked at.
+    """
+
+    octets: list[bytes]
     lanes: _Lanes | None = None
     number: int = 0
+    behind: int = 0
+
+    @property
+    def first(self) -> bytes:
+        """The first packet."""
+        return self.octets[0][: -self.behind] if self.behind else self.octets[0]
+
+    @property
+    def packets(self) -> list[bytes]:
+        """Without what is behind them."""
+        return _without(self.octets, self.behind)
 
     def onward(self, first: bytes, front: bytes = b"") -> list[bytes]:
         """All of them, treated as the first was to become `first`, each with `front` before it."""
         if self.lanes is None:
             return [front + first]
-        was, start = self.packets[0], self.lanes.front
+        was, start = self.first, self.lanes.front
         # Padding is behind all of them, which have one size then, or none.
-        end = start + len(first) if start + len(first) < len(was) else None
+        end = start + len(first) if start + len(first) < len(was) else -self.behind or None
         if first[:_TTL_END] == was[start : start + _TTL_END]:
             part = slice(start, end)
-            return [front + packet[part] for packet in self.packets]
+            return [front + packet[part] for packet in self.octets]
         part = slice(self.lanes.octets, end)
-        headers = zip(self.lanes.one_hop_on(self.number), self.packets, strict=True)
+        headers = zip(self.lanes.one_hop_on(self.number), self.octets, strict=True)
         if front:
             return [front + header + packet[part] for header, packet in headers]
         return [header + packet[part] for header, packet in headers]
 
 
-def runs(packets: Sequence[bytes], front: int = 0) -> Iterator[Run]:
+def runs(packets: Sequence[bytes], front: int = 0, behind: int = 0) -> Iterator[Run]:
     """Packets in a row of one flow, alike in all that is looked at but for length, identification and checksum.
 
-    `front`: so many octets stand before the IP header; they are alike too.
+    `front`: so many octets stand before the IP header; they are alike too. `behind`: so many stand behind the packet.
     """
     if len(packets) == 1:  # as pings and slow flows come: nothing is to be looked for
-        yield Run(list(packets))
+        yield Run(_without(packets, behind))
         return
     for start in range(0, len(packets), _MOST_LANES):
-        yield from _runs(packets[start : start + _MOST_LANES], front)
+        yield from _runs(packets[start : start + _MOST_LANES], front, behind)
 
 
-def _runs(packets: Sequence[bytes], front: int) -> Iterator[Run]:
+def _without(packets: Sequence[bytes], behind: int) -> list[bytes]:
+    if not behind:
+        return list(packets)
+    part = slice(-behind)
+    return [packet[part] for packet in packets]
+
+
+def _runs(packets: Sequence[bytes], front: int, behind: int) -> Iterator[Run]:
     at, count = 0, len(packets)
-    sizes = list(map(len, packets))
+    sizes = [len(packet) - behind for packet in packets] if behind else list(map(len, packets))
     found: dict[bool, tuple[_Lanes, int, list[int]]] = {}
     while at < count:
-        first = packets[at]
+        first = packets[at][: sizes[at]]
         header = PlainHeader.parse(first[front:] if front else first) if at + 1 < count else None
         if header is None:
             yield Run([first])
@@ -175,12 +196,12 @@ def _runs(packets: Sequence[bytes], front: int) -> Iterator[Run]:
         if end == at + 1:
             yield Run([first])
         elif end == count and at == 0:
-            yield Run(list(packets), lanes, number)
+            yield Run(list(packets), lanes, number, behind)
         else:
             of_run = _lanes(end - at, front, is_ipv4)
             lane_bits = 8 * lanes.octets
             number = number >> (count - end) * lane_bits & (1 << (end - at) * lane_bits) - 1
-            yield Run(list(packets[at:end]), of_run, number)
+            yield Run(list(packets[at:end]), of_run, number, behind)
         at = end
 
 

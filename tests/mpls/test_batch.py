@@ -165,6 +165,7 @@ stacks = st.sampled_from(
     parts=st.lists(st.tuples(stacks, batches()), max_size=4),
     gre=st.sampled_from([GRE, GRE, b"\x20\0\x88\x47\0\0\0\x07", b"\0\0\x08\0"]),
     source=st.sampled_from([THERE, THERE, THERE, "198.51.100.1"]),
+    behind=st.sampled_from([b"", b"\0\x89", b"\x01\x02\x02\x89"]),
 )
 def test_inbound_is_check_inbound_many_times(
     chosen: EgressPolicy,
@@ -172,6 +173,7 @@ def test_inbound_is_check_inbound_many_times(
     parts: list[tuple[bytes, list[bytes]]],
     gre: bytes,
     source: str,
+    behind: bytes,
 ) -> None:
     """`next_header` None: the one that the policy admits."""
     encapsulation = Encapsulation.NONE
@@ -193,7 +195,9 @@ def test_inbound_is_check_inbound_many_times(
         next_header = admitted
     vrfs = {"red": RED}
     outcomes: list[Delivery | Drop] = []
-    for one in check_inbound_batch(chosen, LABELS, next_header, payloads, source, HERE, vrfs):
+    octets_behind = [payload + behind for payload in payloads]
+    found = check_inbound_batch(chosen, LABELS, next_header, octets_behind, source, HERE, vrfs, len(behind))
+    for one in found:
         if isinstance(one.first, Delivery):
             assert one.packets[0] == one.first.packet
             outcomes += [one.first._replace(packet=octets) for octets in one.packets]
