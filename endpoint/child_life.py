@@ -129,8 +129,11 @@ class ChildLife:
         """Both ends made a child of one key: the creator of that with the lowest nonce deletes it (WIRE 4.3)."""
         if first.sa.is_creator == second.sa.is_creator:
             return
-        loser = min(first, second, key=lambda child: child.sa.lowest_nonce)
+        loser, winner = sorted((first, second), key=lambda child: child.sa.lowest_nonce)
         if loser.sa.is_creator:
+            # The peer may not have read our answer about the winner: it has by the time the loser is closed.
+            winner.replaces = loser.sa.spi_in
+            self.children.hold(winner, now + TAKE_OVER_S)
             self.engine.delete_child(loser.session, loser.sa.spi_in, now)
 
     def begin_sending(self, child: Child, now: float) -> None:
@@ -145,10 +148,14 @@ class ChildLife:
         if not (child.may_send or child.is_deleting) and child.retires_at is None:
             self.begin_sending(child, now)
 
-    def _send_on_successors(self, gone: Child, now: float) -> None:
-        """Nothing leaves by that child any more: those that replace it take over (RFC 7296 2.8)."""
+    def _send_on_successors(self, gone: Child, now: float, *, is_closed: bool) -> None:
+        """Nothing leaves by that child any more: those that replace it take over (RFC 7296 2.8).
+
+        What is held does so when it is closed: a peer that has answered our Delete has read what we sent before.
+        """
         for child in self.children.of_peer(gone.peer):
-            if child.replaces == gone.sa.spi_in and not (child.may_send or child.is_deleting):
+            is_free = not (child.may_send or child.is_deleting) and (is_closed or child.sends_from is None)
+            if is_free and child.replaces == gone.sa.spi_in:
                 self.begin_sending(child, now)
 
     def on_deletion_begun(self, event: ChildSaDeletionBegun, now: float) -> None:
@@ -157,7 +164,7 @@ class ChildLife:
         if child is not None:
             child.is_deleting, child.may_send = True, False
             self.children.stop_sending(child)
-            self._send_on_successors(child, now)
+            self._send_on_successors(child, now, is_closed=False)
 
     def on_closed(self, event: ChildSaClosed, now: float) -> None:
         """Drain it or remove it; tell those who counted on it."""
@@ -174,7 +181,7 @@ class ChildLife:
         else:
             self.children.remove(child)
         self._remember_up(child.plan, now)
-        self._send_on_successors(child, now)
+        self._send_on_successors(child, now, is_closed=True)
         if not self.children.of_peer(child.peer):
             self.paths.forget(child.peer)
         siblings = self.children.of_kind(child.peer, child.kind.name)

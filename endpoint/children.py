@@ -39,7 +39,7 @@ class Child:
     path        where its packets go; it follows the peer's address
     soft        when a successor is asked for because of what went through
     retires_at  closed, and kept only to receive what is still under way
-    sends_from  until then one of an older session is sent on, unless the peer sends on this one first
+    sends_from  until then that which it replaces is sent on, or none, unless the peer sends on this one first
     drops       what this child's packets were dropped for, by `esp` and by `mpls`
     path_mtu    the largest IP packet that its path carries, if that is less than the link would
     tfc_octets  payloads are padded to so many octets, 0: not at all (RFC 4303 2.7)

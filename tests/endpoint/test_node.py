@@ -317,6 +317,32 @@ def test_both_ends_rekeying_one_child_at_once_lose_no_packet() -> None:
     assert nodes.pe1.children() == nodes.pe2.children() == ALL
 
 
+@pytest.mark.parametrize("first", [1, 2])
+@pytest.mark.parametrize("rekeys", range(6))  # each makes other nonces, and so another of the two that stays
+def test_both_ends_creating_one_child_at_once_lose_none_of_what_waited_for_it(
+    first: int, rekeys: int
+) -> None:
+    """The one that stays may be there at one end only when the other is already deleted."""
+    nodes = NodePair(configuration(1), configuration(2)).start()
+    nodes.ping(1, "blue", 1)
+    nodes.run(2)
+    for _ in range(rekeys):
+        nodes.pe1.node.rekey("pe2", "blue/0", nodes.now)
+        nodes.run()
+    nodes.ike_delay_s = 0.05
+    nodes.ping(first, "red", 2)
+    nodes.run(0.01)
+    nodes.ping(3 - first, "red", 3)
+    nodes.run(2)
+    assert (nodes.pongs(first, "red"), nodes.pongs(3 - first, "red")) == ([2], [3])
+    assert not nodes.pe1.drops("unknown_spi") and not nodes.pe2.drops("unknown_spi")
+    nodes.run(10)
+    assert nodes.pe1.children()["red/standard"] == nodes.pe2.children()["red/standard"] == 1
+    nodes.ping(1, "red", 4)
+    nodes.run()
+    assert nodes.pongs(1, "red")[-1] == 4
+
+
 def test_a_wrong_secret_ends_in_authentication_failed_on_both_sides() -> None:
     nodes = NodePair(configuration(1), configuration(2, psk=b"another secret here"))
     nodes.start().ping(1, "red", 1)
