@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 PROGRESS_S = 10.0
 
@@ -16,7 +17,7 @@ class TooLongError(Exception):
 
 
 class Run:
-    """One soak that is running. `scale` 1.0 is the whole of it."""
+    """One soak that is running. `scale` 1.0 is the whole of it; `figures` are what it has found, for the record."""
 
     def __init__(
         self, name: str, *, scale: float = 1.0, limit_s: float = 1800.0, say: Callable[[str], None] = print
@@ -25,6 +26,7 @@ class Run:
         self.scale = scale
         self.done = 0
         self.total = 0
+        self.figures: dict[str, Any] = {}
         self._limit_s = limit_s
         self._say = say
         self._began = self._said = time.monotonic()
