@@ -24,7 +24,7 @@ from statistics import median
 from endpoint.control import ControlError, call
 from tests.benchmarks.libipsec import LibIpsec
 from tests.benchmarks.others import OpenVpn, WireguardGo
-from tests.benchmarks.results import ROUNDS, Result, interleave, print_table, write
+from tests.benchmarks.results import ROUNDS, Result, interleave, print_interpreter, print_table, write
 from tests.benchmarks.tunnels import LARGEST_MTU, WIRE_MTU, NotHere, Tunnel, install, wire
 from tests.endpoint.namespaces import Namespaces, ip, wait_until
 
@@ -236,10 +236,11 @@ def ours(folder: Path) -> Iterator[Ours]:
 
 
 class Bench:
-    """The tunnels that there are, what was measured, and how each is set up at the moment."""
+    """The tunnels that there are, why others are `absent`, what was measured, and how each is set up at the moment."""
 
-    def __init__(self, tunnels: dict[str, Tunnel], seconds: float) -> None:
-        self.tunnels = tunnels
+    def __init__(self, tunnels: dict[str, Tunnel], absent: dict[str, str], seconds: float) -> None:
+        self.tunnels, self.absent = tunnels, absent
+        self.others = [who for who in (*tunnels, *absent) if who != OURS]
         self.flows: dict[tuple[str, str, int], list[Flow]] = {}
         self._seconds = seconds
         self._set_up: dict[str, tuple[int, bool]] = {}
@@ -272,37 +273,47 @@ class Bench:
         for scenario in scenarios:
             name = scenario.name
             worse = {who: min(medians[f"{name} {who} {n}"] for n in (0, 1)) for who in self.tunnels}
-            results.append(Result(name, UNIT, round(worse["mplsec"], 3), None, None, None))
-            for who in list(self.tunnels)[1:]:
-                is_small = scenario.mtu > 1400 and not self.tunnels[who].has_jumbo
+            speeds = {who: self._speed(name, who) for who in self.tunnels}
+            results.append(Result(name, UNIT, round(worse[OURS], 3), None, None, None))
+            for who in self.others:
+                is_small = scenario.mtu > 1400 and who in self.tunnels and not self.tunnels[who].has_jumbo
                 peer_name = self.peer_name(who) + (", its device has 1400" if is_small else "")
-                results.append(Result.gain(f"{name}_vs_{who}", UNIT, worse["mplsec"], worse[who], peer_name))
+                results.append(self._beside(f"{name}_vs_{who}", UNIT, worse, who, peer_name))
+                results.append(self._beside(f"{name}_mbit_s_vs_{who}", "Mbit/s", speeds, who, peer_name))
         return results
 
+    def _beside(self, name: str, unit: str, figures: dict[str, float], who: str, peer_name: str) -> Result:
+        if who not in figures:
+            return Result.missing(name, unit, figures[OURS], peer_name)
+        return Result.gain(name, unit, figures[OURS], figures[who], peer_name)
+
+    def _speed(self, name: str, who: str) -> float:
+        """Mbit/s, the median of the worse direction; the first round is a warm-up."""
+        return min(median(flow.mbit_s for flow in self.flows[name, who, n][1:]) for n in (0, 1))
+
     def peer_name(self, who: str) -> str:
-        return f"{NAMES.get(who, who)} {self.tunnels[who].version}".strip()
+        """Its name and version, or its name and why it is not here."""
+        name = NAMES.get(who, who)
+        return (
+            f"{name} {self.tunnels[who].version}".strip()
+            if who in self.tunnels
+            else f"{name}: {self.absent[who]}"
+        )
 
     def latency(self, rounds: int) -> list[Result]:
         variants = {who: lambda who=who: added_us(self.tunnels[who]) for who in self.tunnels}
         medians = interleave(variants, rounds)
-        return [
-            Result.cost(
-                f"esp_ping_added_vs_{who}", "us added to a ping", medians["mplsec"], us, self.peer_name(who)
-            )
-            for who, us in medians.items()
-            if who != "mplsec"
-        ]
-
-    def print_speeds(self) -> None:
-        print("\nMbit/s, the median of the worse direction")
-        for name in dict.fromkeys(name for name, _, _ in self.flows):
-            speeds = {
-                who: min(median(flow.mbit_s for flow in self.flows[name, who, n][1:]) for n in (0, 1))
-                for who in self.tunnels
-            }
-            print(f"{name:19} " + ", ".join(f"{who} {speed:.0f}" for who, speed in speeds.items()))
+        results = []
+        for who in self.others:
+            name, unit = f"esp_ping_added_vs_{who}", "us added to a ping"
+            if who in medians:
+                results.append(Result.cost(name, unit, medians[OURS], medians[who], self.peer_name(who)))
+            else:
+                results.append(Result.missing(name, unit, medians[OURS], self.peer_name(who)))
+        return results
 
 
+OURS = "mplsec"
 UNIT = "Gbit per CPU-second"
 NAMES = {
     "libipsec": "strongSwan kernel-libipsec",
@@ -318,10 +329,12 @@ def main() -> None:
     quick = parser.parse_args().quick
     if os.geteuid() != 0:
         raise SystemExit("bench_dataplane needs root")
+    print_interpreter()
     install(TOOLS)
     with tempfile.TemporaryDirectory(prefix="mplsec-bench-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        tunnels: dict[str, Tunnel] = {"mplsec": stack.enter_context(ours(folder))}
+        absent: dict[str, str] = {}
+        tunnels: dict[str, Tunnel] = {OURS: stack.enter_context(ours(folder))}
         others: dict[str, contextlib.AbstractContextManager[Tunnel]] = {
             "libipsec": LibIpsec(folder),
             "wireguard_go": WireguardGo(folder, newest=True),
@@ -333,10 +346,10 @@ def main() -> None:
                 tunnels[who] = stack.enter_context(other)
             except NotHere as reason:
                 print(f"without {NAMES[who]}: {reason}", flush=True)
-        bench = Bench(tunnels, 1 if quick else 3)
+                absent[who] = str(reason)
+        bench = Bench(tunnels, absent, 1 if quick else 3)
         rounds = 3 if quick else ROUNDS
         results = bench.latency(rounds) + bench.results(rounds)
-        bench.print_speeds()
     print_table(results)
     write(results)
 

@@ -19,7 +19,7 @@ from tests.endpoint.namespaces import Namespaces, ip, wait_until
 
 __all__ = ["LibIpsec", "SwanMachine", "swan_root"]
 
-SUITES = ("trixie", "bookworm")
+SUITE = "trixie"
 START = """
 set -e
 mount -t tmpfs tmpfs {root}
@@ -34,11 +34,11 @@ exec chroot {root}/merged sleep infinity
 
 
 def swan_root() -> Path:
-    """The newest root file system with strongSwan that the interop lab has built; NotHere without one."""
-    roots = [root.path for root in map(strongswan_root, SUITES) if root.path.is_dir()]
-    if not roots:
-        raise NotHere("the interop lab has not built its file system yet (make interop)")
-    return roots[0]
+    """A root file system with Debian's strongSwan, the interop lab's; built if it is not there yet."""
+    try:
+        return strongswan_root(SUITE).ensure()
+    except LabError as error:
+        raise NotHere(f"its file system cannot be built: {error}") from error
 
 
 class SwanMachine:
@@ -91,7 +91,7 @@ class SwanMachine:
 
 
 class LibIpsec:
-    """A context manager; NotHere where the lab has no strongSwan, or it does not come up."""
+    """A context manager; NotHere where Debian's strongSwan cannot be had, or does not come up."""
 
     has_jumbo = False
 

@@ -6,12 +6,14 @@ Must not know: what is measured. Figures of one run only are compared: the machi
 from __future__ import annotations
 
 import json
+import platform
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-__all__ = ["BENCH_FILE", "ROUNDS", "Result", "interleave", "print_table", "write"]
+__all__ = ["BENCH_FILE", "ROUNDS", "Result", "interleave", "print_interpreter", "print_table", "write"]
 
 ROUNDS = 5
 BENCH_FILE = Path("build/bench.json")
@@ -34,6 +36,11 @@ class Result:
         return cls(name, unit, round(ours, 3), round(peer, 3), peer_name, round(peer / ours, 3))
 
     @classmethod
+    def missing(cls, name: str, unit: str, ours: float, reason: str) -> Result:
+        """Of a peer that this machine cannot have."""
+        return cls(name, unit, round(ours, 3), None, reason, None)
+
+    @classmethod
     def gain(cls, name: str, unit: str, ours: float, peer: float, peer_name: str) -> Result:
         """Of a figure of which more is better."""
         return cls(name, unit, round(ours, 3), round(peer, 3), peer_name, round(ours / peer, 3))
@@ -48,6 +55,11 @@ def interleave(variants: Mapping[str, Callable[[], float]], rounds: int = ROUNDS
             if number:
                 measured[name].append(value)
     return {name: median(values) for name, values in measured.items()}
+
+
+def print_interpreter() -> None:
+    """Say what Python this is: how it was built counts for a fifth."""
+    print(f"Python {platform.python_version()} of {Path(sys.executable).resolve()}", flush=True)
 
 
 def print_table(results: list[Result]) -> None:
