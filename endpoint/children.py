@@ -148,7 +148,13 @@ def install(
         kind=kind,
         sa=sa,
         inbound=InboundSa(
-            sa.spi_in, transform, *sa.keys_in, esn=sa.esn, hard_packets=packets, hard_octets=octets
+            sa.spi_in,
+            transform,
+            *sa.keys_in,
+            esn=sa.esn,
+            window=plan.peer.replay_window,
+            hard_packets=packets,
+            hard_octets=octets,
         ),
         outbound=outbound,
         policy=EgressPolicy(

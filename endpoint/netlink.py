@@ -71,6 +71,11 @@ class Device:
         """Change the MTU of the device, in octets."""
         self._call(lambda: self._netlink.link("set", index=self._index, mtu=mtu))
 
+    def queue_drops(self) -> int:
+        """Packets that the device's queue had no room for since it was made. Only in the device's thread."""
+        (link,) = self._netlink.get_links(self._index)
+        return int(link.get_attr("IFLA_STATS64")["tx_dropped"])
+
     def submit(self, job: Callable[[], T]) -> Future[T]:
         """Start a job in the device's thread; jobs run one after the other."""
         return self._thread.submit(job)

@@ -21,6 +21,7 @@ from endpoint.sockets import (
     SentErrors,
     SocketDrop,
     flow_label,
+    kernel_drops,
     open_socket,
     outer_fields,
     outer_fields_of,
@@ -94,6 +95,10 @@ class RawSocket:
             on_too_big=on_too_big,
             flow_labels=flow_labels,
         )
+
+    def all_drops(self) -> Counter[SocketDrop]:
+        """`drops`, and what the kernel's queue had no room for."""
+        return self.drops + kernel_drops(self._socket)
 
     def close(self) -> None:
         """Stop to receive."""

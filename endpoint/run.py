@@ -226,6 +226,8 @@ class Service:
         node, at = runtime.node, now()
         if command == "status":
             drops = runtime.sockets.drops() + (self._inside.drops() if self._inside else Counter())
+            for tun in tuple(self._tuns.values()):
+                drops += await tun.all_drops()
             return snapshot(node, at, dict(drops))
         peer, child = arguments.get("peer"), arguments.get("child")
         if not isinstance(peer, str) or not isinstance(child, str | None):

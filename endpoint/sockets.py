@@ -38,6 +38,7 @@ __all__ = [
     "family_of",
     "flow_label",
     "is_of_another",
+    "kernel_drops",
     "open_socket",
     "outer_fields",
     "outer_fields_of",
@@ -61,7 +62,8 @@ _PMTUDISC_DONT = 0
 _PMTUDISC_PROBE = 3
 _DISCARD = 9
 """A UDP port where nobody listens (RFC 863)."""
-_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_MEMINFO = 32, 33, 55
+_MEMINFO = struct.Struct("=9I")  # linux/sock_diag.h: the last is SK_MEMINFO_DROPS
 _IP_RECVTTL = 12
 _IPV6_FLOWINFO, _IPV6_AUTOFLOWLABEL = 11, 70
 _FIELDS: dict[int, tuple[int, tuple[int, int]]] = {
@@ -107,6 +109,7 @@ class SocketDrop(StrEnum):
     FORBIDDEN = "forbidden"  # a firewall on this host
     FAILED = "failed"  # anything else
     QUEUE_FULL = "queue_full"  # received faster than handled
+    KERNEL_QUEUE = "kernel_queue"  # the same, before it came to us
     SHORT = "short"  # too short to be what the socket carries
 
 
@@ -286,6 +289,15 @@ class SentErrors:
 def is_of_another(error: OSError) -> bool:
     """Whether a send may have failed for what ICMP has said of an earlier one."""
     return error.errno in _STALE
+
+
+def kernel_drops(sock: socket.socket) -> Counter[SocketDrop]:
+    """What the kernel has not put into the socket's queue, most often as there was no room (SO_MEMINFO, Linux 4.12)."""
+    try:
+        fields = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+    except OSError:
+        return Counter()
+    return Counter({SocketDrop.KERNEL_QUEUE: _MEMINFO.unpack(fields.ljust(_MEMINFO.size, b"\0"))[-1]})
 
 
 def send(

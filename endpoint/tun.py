@@ -142,6 +142,13 @@ class Tun:
             self.drops[drop.get(error.errno or 0, TunDrop.REFUSED)] += count
         return True
 
+    async def all_drops(self) -> Counter[str]:
+        """`drops`, and the packets from the customer side for which its queue had no room."""
+        queued = await asyncio.wrap_future(self._device.submit(self._device.queue_drops))
+        return Counter(
+            {f"tun_{reason}": count for reason, count in self.drops.items()} | {"tun_queue": queued}
+        )
+
     def close(self) -> None:
         """Remove the device, and with it its addresses and routes."""
         if self._loop is not None:

@@ -38,6 +38,7 @@ from endpoint.sockets import (
     drop_of,
     flow_label,
     is_of_another,
+    kernel_drops,
     open_socket,
     outer_fields,
     outer_fields_of,
@@ -73,7 +74,7 @@ _UDP_GRO = 104
 
 
 class _BoundedQueue(asyncio.Queue[T]):
-    """A queue that drops, and counts, what comes when it is full; asyncio-dgram's own has no bound."""
+    """A queue that drops the oldest, and counts it, when it is full; asyncio-dgram's own has no bound."""
 
     def __init__(self, size: int, drops: Counter[SocketDrop]) -> None:
         super().__init__(size)
@@ -82,8 +83,8 @@ class _BoundedQueue(asyncio.Queue[T]):
     def put_nowait(self, item: T) -> None:
         if self.full():
             self._drops[SocketDrop.QUEUE_FULL] += 1
-        else:
-            super().put_nowait(item)
+            self.get_nowait()
+        super().put_nowait(item)
 
 
 class IkeSocket:
@@ -137,6 +138,10 @@ class IkeSocket:
             if dont_fragment:
                 set_dont_fragment(self._socket, False)
 
+    def all_drops(self) -> Counter[SocketDrop]:
+        """`drops`, and what the kernel's queue had no room for."""
+        return self.drops + kernel_drops(self._socket)
+
     async def close(self) -> None:
         """Stop to receive and free the port."""
         self._transport.close()
@@ -188,7 +193,7 @@ class NatSocket:
         self.local: Address = sock.getsockname()[:2]
         self.drops: Counter[SocketDrop] = Counter()
         self.keepalives = 0
-        self.joins_receives = _has_option(sock, _UDP_GRO, 1)
+        _has_option(sock, _UDP_GRO, 1)
         self.joins_sends = _has_option(sock, _UDP_SEGMENT, 0)
         self._socket = sock
         self._on_ike = on_ike
@@ -218,6 +223,10 @@ class NatSocket:
         return cls(
             sock, on_ike, on_esp, watches_outer=watches_outer, on_too_big=on_too_big, flow_labels=flow_labels
         )
+
+    def all_drops(self) -> Counter[SocketDrop]:
+        """`drops`, and what the kernel's queue had no room for."""
+        return self.drops + kernel_drops(self._socket)
 
     def close(self) -> None:
         """Stop to receive and free the port."""

@@ -122,9 +122,9 @@ class Sockets:
     def drops(self) -> Counter[str]:
         """What the sockets did not take or hand on, by reason."""
         total: Counter[str] = Counter()
-        counted = [one.drops for one in self._ike.values()]
-        counted += [one.drops for one in self._nat.values()]
-        counted += [one.drops for one in (*self._raw.values(), *self._cleartext)]
+        counted = [one.all_drops() for one in self._ike.values()]
+        counted += [one.all_drops() for one in self._nat.values()]
+        counted += [one.all_drops() for one in (*self._raw.values(), *self._cleartext)]
         for drops in counted:
             for reason, count in drops.items():
                 total[reason.value] += count

@@ -8,10 +8,10 @@ as that takes, and forged packets would cost several decryptions each. What is l
 
 from esp.errors import DropReason, EspError
 
-__all__ = ["DEFAULT_WINDOW", "ReplayWindow"]
+__all__ = ["DEFAULT_WINDOW", "LARGEST_WINDOW", "SMALLEST_WINDOW", "ReplayWindow"]
 
 DEFAULT_WINDOW = 1024
-_SMALLEST, _LARGEST = 64, 4096
+SMALLEST_WINDOW, LARGEST_WINDOW = 64, 4096
 _SUBSPACE = 1 << 32
 _LAST = (1 << 64) - 1
 
@@ -26,8 +26,10 @@ class ReplayWindow:
     __slots__ = ("_esn", "_mask", "_seen", "highest", "size")
 
     def __init__(self, size: int = DEFAULT_WINDOW, *, esn: bool = False, highest: int = 0) -> None:
-        if size != 0 and not _SMALLEST <= size <= _LARGEST:
-            raise EspError(f"replay window of {size}; it can have {_SMALLEST} to {_LARGEST}, or 0 for none")
+        if size != 0 and not SMALLEST_WINDOW <= size <= LARGEST_WINDOW:
+            raise EspError(
+                f"replay window of {size}; it can have {SMALLEST_WINDOW} to {LARGEST_WINDOW}, or 0 for none"
+            )
         if size == 0 and esn:
             raise EspError("extended sequence numbers need a replay window (RFC 4303 3.3.3)")
         self.size = size

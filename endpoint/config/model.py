@@ -10,6 +10,7 @@ from pathlib import Path
 
 from endpoint.config.problems import Problem
 from endpoint.config.values import Address, AddressRange, Prefix
+from esp.replay import DEFAULT_WINDOW
 from ike.config import EngineSettings, Mode, RetransmitPolicy
 from ike.crypto.signatures import PrivateKey, PublicKey
 from ike.identities import IdentityPattern, parse_peer_name
@@ -359,6 +360,7 @@ class PeerConfig:
     tfc_octets: int = (
         0  # inner packets are padded to so many octets, or to what the path carries (RFC 4303 2.7)
     )
+    replay_window: int = DEFAULT_WINDOW  # packets (RFC 4303 3.4.3), 0: none
     dummies: Dummies | None = None  # cover traffic (RFC 4303 2.6)
     tells_mismatch: bool = False  # of packets that are not what their SA is for: INVALID_SELECTORS
     ecn: Ecn = Ecn.OFF

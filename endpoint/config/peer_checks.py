@@ -21,6 +21,7 @@ from endpoint.config.model import (
 from endpoint.config.problems import Report, quoted
 from endpoint.config.values import SECLABEL_NAME, Prefix
 from ike.config import Mode
+from ike.numbers import Sn, TransformType
 from mpls.encapsulation import NO_GRE_OPTIONS, Encapsulation
 from mpls.fit import Fragment
 from mpls.identifiers import VrfId
@@ -98,6 +99,17 @@ def _check_settings(report: Report, peer: PeerConfig, path: Path) -> None:
             "a payload in transport mode does not say where it ends and the padding begins (RFC 4303 2.7)"
         )
         report.error((*path, "tfc"), message, 'leave it away, or write mode = "tunnel"')
+    takes_esn = any(
+        one.type is TransformType.SN and one.id == Sn.PARTIALLY_TRANSMITTED_64
+        for proposal in peer.esp
+        for one in proposal.transforms
+    )
+    if not peer.replay_window and takes_esn:
+        message = "extended sequence numbers cannot do without a window (RFC 4303 3.3.3)"
+        report.error((*path, "replay_window"), message, "leave it away, or esn out of esp")
+    elif not peer.replay_window:
+        message = "replayed packets are taken"
+        report.warn((*path, "replay_window"), message, "leave it away unless the path repeats and reorders")
     if peer.gre != NO_GRE_OPTIONS and peer.encapsulation is not Encapsulation.MPLS_IN_GRE:
         message = 'means something with encapsulation = "mpls-in-gre" only'
         report.error((*path, "gre"), message, "leave it away")

@@ -37,9 +37,11 @@ from endpoint.config.values import (
     parse_octets,
     parse_packets,
     parse_prefix,
+    parse_replay_window,
     parse_tfc,
     text_of,
 )
+from esp.replay import DEFAULT_WINDOW
 from ike.config import Mode, RetransmitPolicy
 from ike.exchanges.auth_lifetime import SHORTEST_S
 from ike.proposals import parse_esp_proposal, parse_ike_proposal
@@ -86,6 +88,7 @@ def read_peer(table: Table, vrfs: Mapping[str, VrfConfig], secrets: SecretSource
         probes_path=table.choice("path_mtu", PathMtu, PathMtu.FIXED) is PathMtu.PROBE,
         path_mtu_floor=table.integer("path_mtu_floor", 0, 256, 65535) or None,
         tfc_octets=table.value("tfc", parse_tfc, 0),
+        replay_window=table.value("replay_window", parse_replay_window, DEFAULT_WINDOW),
         dummies=_read_dummies(table),
         tells_mismatch=table.boolean("invalid_selectors", False),
         ecn=table.choice("ecn", Ecn, Ecn.OFF),

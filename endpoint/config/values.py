@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from endpoint.config.problems import BadValue, did_you_mean, quoted
 from endpoint.config.table import kind_of
+from esp.replay import LARGEST_WINDOW, SMALLEST_WINDOW
 from mpls.classes import DSCP_NAMES
 
 Prefix = IPv4Network | IPv6Network
@@ -187,6 +188,16 @@ def parse_tfc(value: object) -> int:
     if type(value) is int and 1 <= value <= 65535:
         return value
     raise BadValue(f"{quoted(value)} is no size to pad to", 'use "mtu", "off" or octets of the inner packet')
+
+
+def parse_replay_window(value: object) -> int:
+    """Packets, "off" for none."""
+    if value == "off":
+        return 0
+    if type(value) is int and SMALLEST_WINDOW <= value <= LARGEST_WINDOW:
+        return value
+    remedy = f'use {SMALLEST_WINDOW} to {LARGEST_WINDOW} packets, or "off"'
+    raise BadValue(f"{quoted(value)} is no replay window", remedy)
 
 
 def parse_tc(value: object) -> int:

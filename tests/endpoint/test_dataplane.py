@@ -70,6 +70,31 @@ def child_of(nodes: NodePair, number: int, name: str) -> Child:
     return child
 
 
+def config_text(number: int, settings: str, esp: str) -> Config:
+    peer = PEER.replace("aes256gcm16-esn", esp)
+    return config_of(number, ENDPOINT, VRFS, peer, GRANTS, settings=settings)
+
+
+@pytest.mark.parametrize(("setting", "taken"), [("64", 1), ("4096", 1), ('"off"', 3)])
+def test_a_repeated_packet_is_taken_only_where_the_window_is_off(setting: str, taken: int) -> None:
+    one, other = (
+        config_text(number, f'start = "{start}"\nreplay_window = {setting}', "aes256gcm16")
+        for number, start in ((1, "boot"), (2, "none"))
+    )
+    nodes = NodePair(one, other).start()
+    nodes.run()
+    nodes.ping(1, "red", 1)
+    nodes.run(1)
+    child = child_of(nodes, 2, "red/standard")
+    assert child.inbound.replay.size == (int(setting) if setting.isdigit() else 0)
+    packet = next(octets for sender, octets in nodes.wire if sender == 1 and octets[:4] == child.sa.spi_in)
+    before = nodes.pe2.node.dataplane.delivered
+    for _ in range(2):
+        nodes.pe2.node.receive_esp([EspArrival([packet], ("192.0.2.1", 0), "192.0.2.2")], nodes.now)
+    assert nodes.pe2.node.dataplane.delivered - before == taken - 1
+    assert nodes.pe2.node.dataplane.drops["replay"] == 3 - taken
+
+
 # --- what waits
 
 

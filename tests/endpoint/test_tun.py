@@ -77,6 +77,14 @@ async def test_packets_come_out_in_order(tun: Tun, namespace: str) -> None:
     customer.close()
 
 
+async def test_packets_that_the_queue_has_no_room_for_are_counted(tun: Tun, namespace: str) -> None:
+    customer = customer_socket(namespace)
+    for _ in range(600):  # nobody reads meanwhile; the queue has 500
+        customer.sendto(b"a packet", ("10.1.0.9", 9))
+    assert 90 <= (await tun.all_drops())["tun_queue"] <= 100
+    customer.close()
+
+
 async def test_packet_written_reaches_the_customer(tun: Tun, namespace: str) -> None:
     customer = customer_socket(namespace)
     port = customer.getsockname()[1]

@@ -97,7 +97,7 @@ async def test_ike_send_that_is_refused_is_counted_and_the_socket_lives() -> Non
     await one.close()
 
 
-async def test_datagrams_beyond_the_queue_are_dropped_and_counted() -> None:
+async def test_beyond_the_queue_the_oldest_datagrams_are_dropped_and_counted() -> None:
     received = Received()
     one = await IkeSocket.open(ONE, 0, on_datagram=received.on_ike)
     protocol = one._transport.get_protocol()
@@ -105,8 +105,23 @@ async def test_datagrams_beyond_the_queue_are_dropped_and_counted() -> None:
         protocol.datagram_received(b"%d" % number, (TWO, 1))
     await received.count(udp.QUEUE_DATAGRAMS)
     assert one.drops[SocketDrop.QUEUE_FULL] == 5
-    assert received.all[-1][1] == b"%d" % (udp.QUEUE_DATAGRAMS - 1)
+    assert [received.all[n][1] for n in (0, -1)] == [b"5", b"%d" % (udp.QUEUE_DATAGRAMS + 4)]
     await one.close()
+
+
+async def test_what_the_kernel_has_no_room_for_is_counted() -> None:
+    received = Received()
+    nat = NatSocket.open(ONE, 0, on_ike=received.on_ike, on_esp=lambda batch: None)
+    ike = await IkeSocket.open(ONE, 0, on_datagram=received.on_ike)
+    for one, sock in ((nat, nat._socket), (ike, ike._socket)):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for _ in range(100):  # nobody reads meanwhile
+                sender.sendto(bytes(1000), one.local)
+        assert 50 < one.all_drops()[SocketDrop.KERNEL_QUEUE] < 100
+        assert not one.drops
+    nat.close()
+    await ike.close()
 
 
 async def test_ike_socket_survives_a_handler_that_fails() -> None:
