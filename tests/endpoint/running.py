@@ -76,6 +76,10 @@ class Run:
         children = [one for peer in self.status()["peers"] for one in peer["children"]]
         return sum(one["packets_in"] for one in children if one["name"] == child)
 
+    def send_signal(self, number: int) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         if self.process is None:
             return 0
