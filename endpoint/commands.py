@@ -59,7 +59,9 @@ class Commands:
             self.engine.rekey_ike_sa(state.session, now)
             return 1
         names = [child] if child is not None else [one.name for one in self.plans[peer].children]
-        children = [one for name in names for one in self.children.of_kind(peer, name)]
+        present = [one for name in names for one in self.children.of_kind(peer, name)]
+        replaced = {one.replaces for one in present}
+        children = [one for one in present if one.sa.spi_in not in replaced]
         for one in children:
             self.engine.rekey_child(one.session, one.sa.spi_in, now)
         return len(children)

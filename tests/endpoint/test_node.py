@@ -317,6 +317,17 @@ def test_both_ends_rekeying_one_child_at_once_lose_no_packet() -> None:
     assert nodes.pe1.children() == nodes.pe2.children() == ALL
 
 
+def test_rekey_by_command_passes_over_a_child_that_the_peer_has_just_rekeyed() -> None:
+    nodes = NodePair(configuration(1, 'start = "boot"'), configuration(2)).start()
+    nodes.run(5)
+    nodes.pe1.node.rekey("pe2", "blue/0", nodes.now)
+    nodes.run(0.0015)
+    assert nodes.pe2.children()["blue/0"] == 2  # the Delete of the old one is still to come
+    assert nodes.pe2.node.rekey("pe1", "blue/0", nodes.now) == 1
+    nodes.run(10)
+    assert nodes.pe1.children()["blue/0"] == nodes.pe2.children()["blue/0"] == 1
+
+
 @pytest.mark.parametrize("first", [1, 2])
 @pytest.mark.parametrize("rekeys", range(6))  # each makes other nonces, and so another of the two that stays
 def test_both_ends_creating_one_child_at_once_lose_none_of_what_waited_for_it(

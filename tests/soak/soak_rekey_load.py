@@ -65,6 +65,7 @@ def soak(run: Run) -> None:
     load.wire.is_good = True
     load.settle(2 * PATIENCE_S)
     assert load.done.total() > begun
+    assert run.scale < 1 or any(counted["lost_ike"] for counted in load.wire.counted.values())
     run.figures["bad_wire"] = {name: dict(counted) for name, counted in load.wire.counted.items()}
 
 

@@ -136,7 +136,7 @@ class Rekeys:
                 client.sendall(lines[side])
             for side, client in clients.items():
                 answer = json.loads(client.recv(65536))
-                assert answer.get("count"), f"{kind} rekey by pe{side}: {answer}"
+                assert answer.get("count") == 1, f"{kind} rekey by pe{side}: {answer}"
 
 
 class Traffic:
