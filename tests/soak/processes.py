@@ -6,6 +6,7 @@ Must not know what is sent between them.
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from endpoint.netns import in_namespace
 from tests.endpoint.namespaces import Namespaces, wait_until
 from tests.endpoint.running import Run, running
 
-__all__ = ["Pair", "process_pair"]
+__all__ = ["Pair", "pid_of", "process_pair"]
 
 CONFIG = """
 [endpoint]
@@ -53,7 +54,10 @@ class Pair:
 
 @contextlib.contextmanager
 def process_pair(*, udp: str = "always") -> Iterator[Pair]:
-    """Both up, with a Child SA between them. Nothing but what is sent by a test is on the way: there is no IPv6."""
+    """Both up, with a Child SA between them. Nothing but what is sent by a test is on the way: there is no IPv6.
+
+    Each keeps to a processor: what a process sends from two of them, the kernel may put out of order.
+    """
     spaces = Namespaces()
     with contextlib.ExitStack() as stack:
         stack.callback(spaces.remove)
@@ -65,7 +69,16 @@ def process_pair(*, udp: str = "always") -> Iterator[Pair]:
         both = [_process(spaces, folder, number, udp) for number in (1, 2)]
         stack.enter_context(running(*both))
         wait_until(lambda: all(pe.status()["peers"][0]["children"] for pe in both), "children")
+        processors = sorted(os.sched_getaffinity(0))
+        for pe, processor in zip(both, (processors[0], processors[-1]), strict=True):
+            os.sched_setaffinity(pid_of(pe), {processor})
         yield Pair(spaces, dict(enumerate(both, 1)))
+
+
+def pid_of(pe: Run) -> int:
+    if pe.process is None:
+        raise ProcessLookupError(pe.name)
+    return pe.process.pid
 
 
 def _process(spaces: Namespaces, folder: Path, number: int, udp: str) -> Run:

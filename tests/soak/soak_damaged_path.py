@@ -25,7 +25,7 @@ from endpoint.netns import in_namespace
 from mpls.ip import internet_checksum
 from tests.endpoint.running import ETH_P_ALL, OUTGOING
 from tests.endpoint.running import Run as Process
-from tests.soak.processes import Pair, process_pair
+from tests.soak.processes import Pair, pid_of, process_pair
 from tests.soak.run import Run
 
 NEEDS_ROOT = True
@@ -55,7 +55,7 @@ def soak(run: Run) -> None:
     for udp, cases in CASES.items():
         with contextlib.ExitStack() as stack:
             pair = stack.enter_context(process_pair(udp=udp))
-            stack.enter_context(_busy_receiver(pair))
+            stack.enter_context(_beside_pe2(pair))
             path = stack.enter_context(contextlib.closing(DamagedPath(pair, udp)))
             run.figures[f'udp = "{udp}"'] = _soak(run, pair, path, cases)
 
@@ -118,7 +118,7 @@ def _memory_octets(pe: Process) -> int:
 def _processor_ticks(pe: Process) -> Counter[str]:
     """Of the processor of pe2: all, those of the process itself, and the idle ones."""
     mine = _proc(pe, "stat").rpartition(")")[2].split()
-    (processor,) = os.sched_getaffinity(_pid(pe))
+    (processor,) = os.sched_getaffinity(pid_of(pe))
     lines = Path("/proc/stat").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith(f"cpu{processor} "))
     # user nice system idle iowait irq softirq steal, and guest, which is in user
@@ -129,13 +129,7 @@ def _processor_ticks(pe: Process) -> Counter[str]:
 
 
 def _proc(pe: Process, name: str) -> str:
-    return Path(f"/proc/{_pid(pe)}/{name}").read_text()
-
-
-def _pid(pe: Process) -> int:
-    if pe.process is None:
-        raise ProcessLookupError(pe.name)
-    return pe.process.pid
+    return Path(f"/proc/{pid_of(pe)}/{name}").read_text()
 
 
 class DamagedPath:
@@ -247,13 +241,11 @@ def _renumber(esp: bytearray) -> None:
 
 
 @contextlib.contextmanager
-def _busy_receiver(pair: Pair) -> Iterator[None]:
-    """pe2 shares a processor with what sends and takes the good traffic and makes the bad; pe1 has the other one."""
-    processors = sorted(os.sched_getaffinity(0))
+def _beside_pe2(pair: Pair) -> Iterator[None]:
+    """On its processor is also what sends and takes the good traffic and makes the bad: threads that begin now."""
+    ours = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, os.sched_getaffinity(pid_of(pair.pe[2])))
     try:
-        for number, processor in ((1, processors[0]), (2, processors[-1])):
-            os.sched_setaffinity(_pid(pair.pe[number]), {processor})
-        os.sched_setaffinity(0, {processors[-1]})  # and with it the threads that begin now
         yield
     finally:
-        os.sched_setaffinity(0, processors)
+        os.sched_setaffinity(0, ours)
