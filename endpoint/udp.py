@@ -65,8 +65,6 @@ QUEUE_DATAGRAMS = 256
 SEND_QUEUE_OCTETS = 256 * 1024
 RECEIVES_PER_WAKE_UP = 64
 OCTETS_PER_WAKE_UP = 256 * 1024
-PACKETS_PER_ROW = 64
-"""At the most that `esp.batch` and `mpls.batch` take in one go."""
 SEGMENTS_PER_SEND = 64
 OCTETS_PER_SEND = 65000
 
@@ -292,7 +290,7 @@ class NatSocket:
         return True
 
     def _on_readable(self) -> None:
-        rows = _Rows()
+        batch: EspBatch = []
         octets = 0
         for number in range(RECEIVES_PER_WAKE_UP):
             try:
@@ -306,72 +304,41 @@ class NatSocket:
             outer = outer_fields_of(self._socket.family, control) if self._watches_outer else UNKNOWN_OUTER
             datagrams = Segments(data, size) if size < len(data) else [data]
             if are_esp(datagrams):
-                rows.add(data, size, peer, outer)
+                last = batch[-1][0] if batch and batch[-1][1:] == (peer, outer) else None
+                # Where the path does not join them they come singly, and are a row all the same.
+                if isinstance(last, list) and size >= len(data):
+                    last.append(data)
+                else:
+                    batch.append((datagrams, peer, outer))
             else:
-                self._receive_mixed(datagrams, peer, outer, rows)
+                batch = self._receive_mixed(datagrams, peer, outer, batch)
             octets += len(data)
             if octets >= OCTETS_PER_WAKE_UP:
                 break
-        self._deliver(rows)
+        self._deliver(batch)
 
     def _receive_mixed(
-        self, datagrams: Sequence[bytes], peer: Address, outer: OuterFields, rows: _Rows
-    ) -> None:
-        """One by one, after `rows`."""
+        self, datagrams: Sequence[bytes], peer: Address, outer: OuterFields, batch: EspBatch
+    ) -> EspBatch:
+        """One by one, after `batch`; returns what is still to be delivered."""
         for datagram in datagrams:
             kind = classify(datagram)
             if kind is Kind.ESP:
-                rows.add(datagram, len(datagram), peer, outer)
+                batch.append(([datagram], peer, outer))
             elif kind is Kind.IKE:
                 # Order is kept: a Delete must not overtake the packets that were sent before it.
-                self._deliver(rows)
+                self._deliver(batch)
+                batch = []
                 self._on_ike(strip_marker(datagram), self.local, peer)
             elif kind is Kind.KEEPALIVE:
                 self.keepalives += 1
             else:
                 self.drops[SocketDrop.SHORT] += 1
+        return batch
 
-    def _deliver(self, rows: _Rows) -> None:
-        batch = rows.take()
+    def _deliver(self, batch: EspBatch) -> None:
         if batch:
             self._on_esp(batch)
-
-
-class _Rows:
-    """ESP packets in the order of arrival. In a row from one peer they are joined: of one size, only the last shorter.
-
-    What is done once for a row counts where a receive brings few, as with jumbo frames, or one, as without UDP_GRO.
-    """
-
-    def __init__(self) -> None:
-        self._rows: EspBatch = []
-        self._joined: list[bytes] = []
-        self._size = self._room = 0
-        self._from: tuple[Address, OuterFields] | None = None
-
-    def add(self, octets: bytes, size: int, peer: Address, outer: OuterFields) -> None:
-        """Packets of `size` octets side by side, the last may be shorter."""
-        came_from, count = (peer, outer), -(-len(octets) // size)
-        if count == 1 and len(octets) <= self._size:
-            size = self._size
-        if came_from != self._from or size != self._size or count > self._room:
-            self._end()
-            self._from, self._size, self._room = came_from, size, PACKETS_PER_ROW
-        self._joined.append(octets)
-        self._room = 0 if len(octets) % size else self._room - count
-
-    def take(self) -> EspBatch:
-        """All that were added since the last time."""
-        self._end()
-        rows, self._rows = self._rows, []
-        return rows
-
-    def _end(self) -> None:
-        if self._joined and self._from is not None:
-            octets = self._joined[0] if len(self._joined) == 1 else b"".join(self._joined)
-            packets = Segments(octets, self._size) if len(octets) > self._size else [octets]
-            self._rows.append((packets, *self._from))
-        self._joined, self._from, self._size, self._room = [], None, 0, 0
 
 
 def runs(packets: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from endpoint import udp
 from endpoint.errors import SetupError
 from endpoint.sockets import Address, SocketDrop
-from endpoint.udp import PACKETS_PER_ROW, EspBatch, IkeSocket, NatSocket, _Rows, runs
+from endpoint.udp import EspBatch, IkeSocket, NatSocket, runs
 from mpls.ip import UDP, build_ip, internet_checksum
-from mpls.models import UNKNOWN_OUTER, OuterFields
 
 ESP = bytes.fromhex("c0ffee0100000001")
 ONE, TWO = "127.0.0.1", "127.0.0.2"
@@ -363,38 +362,3 @@ def test_runs_are_what_one_segmented_send_can_carry(sizes: list[int]) -> None:
         # No run ends early: what follows would not have fitted.
         fits = len(run) < 64 and sum(map(len, run)) + len(following[0]) <= 65000
         assert not (fits and len(run[-1]) == len(run[0]) >= len(following[0]))
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from([(TWO, 1), (TWO, 2)]),
-            st.sampled_from([UNKNOWN_OUTER, OuterFields(3)]),
-            st.sampled_from([16, 20]),
-            st.sampled_from([1, 1, 2, 7, 46]),
-            st.sampled_from([0, 0, 0, 4]),
-        ),
-        max_size=20,
-    )
-)
-def test_rows_are_the_packets_in_their_order_each_with_where_it_came_from(
-    receives: list[tuple[Address, OuterFields, int, int, int]],
-) -> None:
-    rows, expected, number = _Rows(), [], 0
-    for peer, outer, size, count, shorter in receives:
-        packets = [(number + n).to_bytes(size, "big") for n in range(count)]
-        packets[-1] = packets[-1][shorter:]
-        number += count
-        expected += [(packet, peer, outer) for packet in packets]
-        rows.add(b"".join(packets), size if count > 1 else len(packets[0]), peer, outer)
-    found = rows.take()
-    assert [(packet, peer, outer) for packets, peer, outer in found for packet in packets] == expected
-    assert all(len(packets) <= PACKETS_PER_ROW for packets, _, _ in found)
-    assert rows.take() == []
-
-
-def test_receives_of_one_size_are_one_row_until_a_shorter_packet_ends_it() -> None:
-    rows = _Rows()
-    for octets in (bytes(14), bytes(14), bytes(20), bytes(7), bytes(6), bytes(7)):
-        rows.add(octets, 7, (TWO, 1), UNKNOWN_OUTER)
-    assert [list(map(len, packets)) for packets, _, _ in rows.take()] == [[7] * 6 + [6], [7, 6], [7]]
