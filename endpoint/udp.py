@@ -48,7 +48,6 @@ from endpoint.sockets import (
     watch_outer_fields,
 )
 from esp.demux import KEEPALIVE, NON_ESP_MARKER, Kind, are_esp, classify, strip_marker
-from esp.segments import Segments
 from mpls.models import UNKNOWN_OUTER, OuterFields
 
 __all__ = ["IkeSocket", "NatSocket", "OnDatagram", "OnEsp", "runs"]
@@ -57,7 +56,7 @@ T = TypeVar("T")
 
 OnDatagram: TypeAlias = Callable[[bytes, Address, Address], None]
 """(IKE message, local, peer)"""
-EspBatch: TypeAlias = list[tuple[Sequence[bytes], Address, OuterFields]]
+EspBatch: TypeAlias = list[tuple[list[bytes], Address, OuterFields]]
 """(ESP packets in a row, peer they came from, fields of their outer headers), in the order of arrival."""
 OnEsp: TypeAlias = Callable[[EspBatch], None]
 
@@ -302,12 +301,12 @@ class NatSocket:
             peer: Address = source[:2]
             size = _segment_size(control) or max(len(data), 1)
             outer = outer_fields_of(self._socket.family, control) if self._watches_outer else UNKNOWN_OUTER
-            datagrams = Segments(data, size) if size < len(data) else [data]
+            datagrams = [data[start : start + size] for start in range(0, max(len(data), 1), size)]
             if are_esp(datagrams):
-                last = batch[-1][0] if batch and batch[-1][1:] == (peer, outer) else None
-                # Where the path does not join them they come singly, and are a row all the same.
-                if isinstance(last, list) and size >= len(data):
-                    last.append(data)
+                # A receive brings seven jumbo frames, or one packet where the path does not join them; in a row
+                # they are a row all the same.
+                if batch and batch[-1][1:] == (peer, outer):
+                    batch[-1][0].extend(datagrams)
                 else:
                     batch.append((datagrams, peer, outer))
             else:
@@ -318,7 +317,7 @@ class NatSocket:
         self._deliver(batch)
 
     def _receive_mixed(
-        self, datagrams: Sequence[bytes], peer: Address, outer: OuterFields, batch: EspBatch
+        self, datagrams: list[bytes], peer: Address, outer: OuterFields, batch: EspBatch
     ) -> EspBatch:
         """One by one, after `batch`; returns what is still to be delivered."""
         for datagram in datagrams:

@@ -7,9 +7,10 @@ numbers that come next, the headers of all of which are made, or known, beforeha
 else, and other transforms, take the reference.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from operator import itemgetter
+from struct import Struct
 from typing import NamedTuple, TypeAlias
 
 from cryptography.exceptions import InvalidTag
@@ -27,7 +28,6 @@ from esp.engine import (
 )
 from esp.errors import DropReason, EspError, UsedUp
 from esp.sa import InboundSa, OutboundSa
-from esp.segments import Segments, fronts
 from esp.transforms import HEADER_OCTETS, TRAILER_OCTETS
 
 __all__ = ["Outcome", "Row", "open_batch", "receive_batch", "seal_batch"]
@@ -64,9 +64,11 @@ class Row(NamedTuple):
 Outcome: TypeAlias = Row | DropReason
 """What became of inbound packets: of a row of them, or of a single one."""
 
+_Split: TypeAlias = Callable[[bytes], tuple[bytes, ...]]
 _LOW_BITS = 0xFFFFFFFF
 _IV_OCTETS = 8
 _FRONT_OCTETS = HEADER_OCTETS + _IV_OCTETS
+_HEAD, _IV, _SEALED = slice(HEADER_OCTETS), slice(HEADER_OCTETS, _FRONT_OCTETS), slice(_FRONT_OCTETS, None)
 _FEW = 2
 """Fewer are done sooner one by one than a row of them is made ready."""
 _ROW_PACKETS = 64
@@ -92,8 +94,7 @@ def seal_batch(sa: OutboundSa, payloads: Sequence[bytes], next_header: int) -> l
     sa.sequence += left  # before they are used: whatever happens below, no number seals twice
     salt, encrypt, by_size = cipher.salt, cipher.aead.encrypt, _trailers(next_header, block_octets)
     trailers = [by_size[size % block_octets] for size in sizes]
-    made = Segments(_fronts(sa.spi, first, left), _FRONT_OCTETS)
-    (begins,), (heads, ivs) = made.split(_FRONT_OCTETS), made.split(HEADER_OCTETS, _IV_OCTETS)
+    begins, heads, ivs = _fronts(sa.spi, first, left)
     # The IV is the number in 64 bits: with ESN the associated data is SPI and IV.
     associated = [sa.spi + iv for iv in ivs] if sa.esn else heads
     packets = [
@@ -112,7 +113,7 @@ def receive_batch(sad: InboundSad, packets: Sequence[bytes]) -> Iterator[tuple[b
 
     Only packets in a row are taken together: no SA overtakes the one that it replaces.
     """
-    spis = fronts(packets, 4)
+    spis = [packet[:4] for packet in packets]
     start = 0
     while start < len(packets):
         spi = spis[start]
@@ -154,17 +155,17 @@ def _open_row(sa: InboundSa, cipher: AeadCipher, packets: Sequence[bytes], outco
     count = min(len(packets), -first & _LOW_BITS)
     if not count:
         return 0
-    expected, numbers = Segments(_fronts(sa.spi, first, count), _FRONT_OCTETS).split(
-        HEADER_OCTETS, _IV_OCTETS
-    )
+    _, expected, numbers = _fronts(sa.spi, first, count)
     associated = [sa.spi + number for number in numbers] if sa.esn else expected
-    heads, ivs, sealed = _parts(packets)
-    if heads[:count] != expected:
+    heads = tuple([packet[_HEAD] for packet in packets[:count]])
+    if heads != expected:
         count = next(n for n, head in enumerate(expected) if head != heads[n])
-    sizes, least = list(map(len, sealed)), TRAILER_OCTETS + sa.transform.icv_octets
-    if min(sizes) < least:
-        count = min(count, next(n for n, size in enumerate(sizes) if size < least))
-    nonces = [cipher.salt + iv for iv in ivs[:count]]
+    least = _FRONT_OCTETS + TRAILER_OCTETS + sa.transform.icv_octets
+    if min(map(len, packets)) < least:
+        count = min(count, next(n for n, packet in enumerate(packets) if len(packet) < least))
+    nonces = [cipher.salt + packet[_IV] for packet in packets[:count]]
+    # Made when its turn comes, what is sealed takes the memory that the one before has left, which is in the caches.
+    sealed = map(itemgetter(_SEALED), packets)
     plaintexts: list[bytes] = []
     try:
         plaintexts.extend(map(cipher.aead.decrypt, nonces, sealed, associated))
@@ -174,18 +175,6 @@ def _open_row(sa: InboundSa, cipher: AeadCipher, packets: Sequence[bytes], outco
         _strip_row(sa, plaintexts, first, outcomes)
         sa.replay.advance(len(plaintexts))
     return len(plaintexts)
-
-
-def _parts(packets: Sequence[bytes]) -> tuple[tuple[bytes, ...], Sequence[bytes], Sequence[bytes]]:
-    """Of all packets the header, the IV, and what is sealed with its ICV; the last two cut off as the packet is."""
-    if isinstance(packets, Segments) and packets.size >= _FRONT_OCTETS:
-        heads, ivs, sealed = packets.split(HEADER_OCTETS, _IV_OCTETS, packets.size - _FRONT_OCTETS)
-        return tuple(heads), ivs, sealed
-    return (
-        tuple([packet[:HEADER_OCTETS] for packet in packets]),
-        [packet[HEADER_OCTETS:_FRONT_OCTETS] for packet in packets],
-        [packet[_FRONT_OCTETS:] for packet in packets],
-    )
 
 
 def _strip_row(sa: InboundSa, plaintexts: list[bytes], first: int, outcomes: list[Outcome]) -> None:
@@ -237,24 +226,30 @@ def _end_row(sa: InboundSa, row: Row, outcomes: list[Outcome]) -> None:
         outcomes.append(row)
 
 
-def _fronts(spi: bytes, first: int, count: int) -> bytes:
-    """Header and IV, the number in 64 bits, of `count` packets from number `first` on, side by side."""
+def _fronts(
+    spi: bytes, first: int, count: int
+) -> tuple[tuple[bytes, ...], tuple[bytes, ...], tuple[bytes, ...]]:
+    """What `count` packets from number `first` on begin with, and of that the headers and the IVs: 64-bit numbers."""
     low = first & _LOW_BITS
     until_zero = _LOW_BITS + 1 - low
     if count > until_zero:
-        return _fronts(spi, first, until_zero) + _fronts(spi, first + until_zero, count - until_zero)
+        before, after = _fronts(spi, first, until_zero), _fronts(spi, first + until_zero, count - until_zero)
+        return before[0] + after[0], before[1] + after[1], before[2] + after[2]
     # All of them as one number: a lane for each, the first packet in the highest.
     front = int.from_bytes(spi, "big") << 96 | low << 64 | first
-    ones, steps = _lanes(count)
-    return (front * ones + steps).to_bytes(_FRONT_OCTETS * count, "big")
+    ones, steps, whole, halves = _lanes(count)
+    octets = (front * ones + steps).to_bytes(_FRONT_OCTETS * count, "big")
+    parts = halves(octets)
+    return whole(octets), parts[::2], parts[1::2]
 
 
 @lru_cache(maxsize=256)
-def _lanes(count: int) -> tuple[int, int]:
-    """For `_fronts`: 1 in every lane; what the numbers in each are more than in the first."""
+def _lanes(count: int) -> tuple[int, int, _Split, _Split]:
+    """For `_fronts`: 1 in every lane; what each has more than the first; how to split lanes, and halves of them."""
     one, step = (1).to_bytes(_FRONT_OCTETS, "big"), 1 << 64 | 1
     steps = b"".join((step * n).to_bytes(_FRONT_OCTETS, "big") for n in range(count))
-    return int.from_bytes(one * count, "big"), int.from_bytes(steps, "big")
+    lanes = int.from_bytes(one * count, "big"), int.from_bytes(steps, "big")
+    return *lanes, Struct(f"{_FRONT_OCTETS}s" * count).unpack, Struct("8s" * 2 * count).unpack
 
 
 def _outcome(result: Opened | DropReason) -> Outcome:

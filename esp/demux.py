@@ -6,8 +6,6 @@ Must not know what is inside.
 from collections.abc import Sequence
 from enum import Enum
 
-from esp.segments import fronts
-
 __all__ = ["KEEPALIVE", "NON_ESP_MARKER", "Kind", "are_esp", "classify", "strip_marker"]
 
 NON_ESP_MARKER = bytes(4)
@@ -35,8 +33,8 @@ def classify(datagram: bytes) -> Kind:
 
 def are_esp(datagrams: Sequence[bytes]) -> bool:
     """Whether all of them, at least one, are `Kind.ESP`."""
-    found = fronts(datagrams, len(NON_ESP_MARKER))
-    return NON_ESP_MARKER not in found and min(map(len, found)) == len(NON_ESP_MARKER)
+    fronts = [datagram[: len(NON_ESP_MARKER)] for datagram in datagrams]
+    return NON_ESP_MARKER not in fronts and min(map(len, fronts)) == len(NON_ESP_MARKER)
 
 
 def strip_marker(datagram: bytes) -> bytes:

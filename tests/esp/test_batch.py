@@ -1,6 +1,5 @@
 """The quick path against the reference: octets, outcomes, counters and windows, over random sequences."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -12,7 +11,6 @@ from esp.engine import DUMMY_NEXT_HEADER, MAX_PACKET_OCTETS, InboundSad, Opened,
 from esp.errors import DropReason, EspError, UsedUp
 from esp.replay import ReplayWindow
 from esp.sa import UNLIMITED, InboundSa, OutboundSa
-from esp.segments import Segments
 from esp.transforms import Transform, transform_for
 
 MPLS_IN_IP = 137
@@ -161,19 +159,8 @@ def open_each(sa: InboundSa, packets: list[bytes]) -> list[Opened | DropReason]:
     return each(open_batch(sa, packets))
 
 
-def receive_each(sad: InboundSad, packets: Sequence[bytes]) -> list[Opened | DropReason]:
+def receive_each(sad: InboundSad, packets: list[bytes]) -> list[Opened | DropReason]:
     return [packet for _, outcomes in receive_batch(sad, packets) for packet in each(outcomes)]
-
-
-def joined(packets: list[bytes]) -> list[Sequence[bytes]]:
-    """As receives with UDP_GRO would give them: of one size, but for the last, which may be shorter."""
-    found: list[list[bytes]] = []
-    for packet in packets:
-        if found and packet and len(found[-1][-1]) == len(found[-1][0]) >= len(packet):
-            found[-1].append(packet)
-        else:
-            found.append([packet])
-    return [Segments(b"".join(run), len(run[0])) if run[0] else run for run in found]
 
 
 @dataclass(frozen=True)
@@ -253,7 +240,6 @@ def sad_of(*sas: InboundSa) -> InboundSad:
     accepts=st.sampled_from([None, (4, 137), (137,)]),
     hard=st.just((UNLIMITED, UNLIMITED)) | hard_lifetimes,
     batches=st.lists(arrivals, max_size=4),
-    are_joined=st.booleans(),
 )
 def test_receive_is_the_reference_many_times(
     transform: Transform,
@@ -265,7 +251,6 @@ def test_receive_is_the_reference_many_times(
     accepts: tuple[int, ...] | None,
     hard: tuple[int, int],
     batches: list[list[Damage]],
-    are_joined: bool,
 ) -> None:
     start = start if esn else min(start, 2**32 - 1)
     window = window or 64 * esn
@@ -284,8 +269,7 @@ def test_receive_is_the_reference_many_times(
         for packet in packets:
             received = reference.receive(packet)
             expected.append(received if isinstance(received, DropReason) else received.opened)
-        rows = joined(packets) if are_joined else [packets]
-        outcomes = [one for row in rows for one in receive_each(quick, row)]
+        outcomes = receive_each(quick, packets)
         assert outcomes == expected
         assert [type(one) for one in outcomes] == [type(one) for one in expected]
         assert quick.drops == reference.drops
