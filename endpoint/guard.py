@@ -3,7 +3,8 @@
 Must not know: peers and Child SAs. The kernel removes a TUN device and its routes with the process; what was routed
 there would then take the default route, in clear. A guard is an `unreachable` route of the lowest preference for each
 prefix that is only ever reached inside ESP. It outlives the process, a crash included, and stays until it is removed by
-hand (`ip route flush proto 137`) or the configuration no longer has the prefix.
+hand (`ip -4 route flush proto 137`, `ip -6 route flush proto 137`, neither does the other's) or the configuration no
+longer has the prefix.
 """
 
 from __future__ import annotations
