@@ -183,5 +183,11 @@ class UdpWire:
         except TimeoutError:
             return None
 
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, seconds))
+
     async def close(self) -> None:
         await self._socket.close()

@@ -67,6 +67,12 @@ class Wire(Protocol):
     async def receive(self, seconds: float) -> bytes | None:
         """The next datagram from the gateway; None if none comes within `seconds`."""
 
+    def now(self) -> float:
+        """Seconds on a clock that only goes forward."""
+
+    async def pause(self, seconds: float) -> None:
+        """Let so much time pass; what comes meanwhile stays to be received."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

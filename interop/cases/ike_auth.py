@@ -44,6 +44,7 @@ SHARED_KEY = 2
 RAW_PUBLIC_KEY = 15
 INITIAL_CONTACT = 16384
 AUTH_LIFETIME = 16403
+IDI, IDR, ID_NULL = 35, 36, bytes((13, 0, 0, 0))
 
 
 @dataclass(frozen=True)
@@ -373,6 +374,13 @@ class NullCase(LibreswanIke):
         (ours,) = evidence.fact("our_ike_sas")
         require((ours["state"], ours["role"]) == ("established", self.role), f"our IKE SA: {ours}")
         require(ours["peer_identity"] == "null", f"our IKE SA: {ours}")
+        for kind in (IDI, IDR):  # behind these tshark reads no further, so AUTH is in the peer's words alone
+            sent = [
+                one.octets[4:] for message in evidence.ike for one in message.payloads if one.type == kind
+            ]
+            require(
+                sent == [ID_NULL], f"identities of payload {kind}: {sent}, not one of type 13 without data"
+            )
         return [*seen, f"the peer says: {words}"]
 
 

@@ -53,6 +53,12 @@ class Shared:
     async def close(self) -> None:
         await self._socket.close()
 
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, seconds))
+
     async def send(self, data: bytes) -> None:
         self._socket.send(NON_ESP_MARKER + data, self.path.peer)
 

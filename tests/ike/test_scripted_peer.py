@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 
@@ -28,8 +29,16 @@ class Gateway:
         self.engine = IkeEngine(ours, entropy=ScriptedEntropy("gateway"), settings=settings)
         self.events: list[Event] = []
         self._sent: list[bytes] = []
+        self.sent_at: list[float] = []
+
+    def now(self) -> float:
+        return self.clock.now
+
+    async def pause(self, seconds: float) -> None:
+        self.clock.advance_to(self.clock.now + max(0.0, seconds))
 
     async def send(self, data: bytes) -> None:
+        self.sent_at.append(self.clock.now)
         self.engine.receive_datagram(data, GATEWAY, self.clock.now)
         self.collect()
 
@@ -70,6 +79,18 @@ def scripted(settings: EngineSettings | None = None) -> tuple[ScriptedPeer, Gate
 
 def run(name: str, peer: ScriptedPeer) -> str:
     return asyncio.run(load_script(name).run(peer))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "per_second"), [("half_open_flood", 200, 100), ("cookie_ignored", 48, 20)]
+)
+def test_a_flood_keeps_to_its_count_and_rate_though_it_is_answered_at_once(
+    name: str, count: int, per_second: int
+) -> None:
+    peer, gateway = scripted()
+    run(name, peer)
+    apart = [after - before for before, after in pairwise(gateway.sent_at)]
+    assert len(gateway.sent_at) == count and min(apart) > 0.999 / per_second
 
 
 ANSWERS = {

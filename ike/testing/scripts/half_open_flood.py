@@ -15,9 +15,10 @@ async def script(peer: ScriptedPeer) -> str:
 
 
 async def flood(peer: ScriptedPeer, count: int, per_second: float) -> str:
-    """Begin `count` IKE SAs, and say how many got an answer, a cookie, or nothing."""
+    """Begin `count` IKE SAs, no more than `per_second`, and say how many got an answer, a cookie, or nothing."""
     answers: Counter[str] = Counter()
     for _ in range(count):
+        next_at = peer.wire.now() + 1 / per_second
         peer.start_over()
         await peer.send(peer.init_request())
         answer = await peer.receive(1 / per_second)
@@ -27,4 +28,5 @@ async def flood(peer: ScriptedPeer, count: int, per_second: float) -> str:
             answers["answered"] += 1
         else:
             answers["asked for a cookie" if answer.notify(NotifyType.COOKIE) else "refused"] += 1
+        await peer.wire.pause(next_at - peer.wire.now())  # an answer does not make it quicker
     return ", ".join(f"{number} {what}" for what, number in answers.most_common())
