@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endpoint import udp
+from endpoint import sockets, udp
 from endpoint.errors import SetupError
 from endpoint.sockets import Address, SocketDrop
 from endpoint.udp import EspBatch, IkeSocket, NatSocket, runs
@@ -192,6 +193,68 @@ async def test_batch_arrives_without_offloads_too(pair: Pair) -> None:
     sender.send_batch(packets, receiver.local)
     await received.count(len(packets))
     assert [packet for _, packet, _ in received.all] == packets
+
+
+class OldKernel(socket.socket):
+    """A socket of a kernel without some options of UDP: setsockopt(2) refuses, a control message is not looked at."""
+
+    without: frozenset[int] = frozenset()
+    longest_sent = longest_received = 0
+
+    def setsockopt(self, level: int, option: int, *value: Any) -> None:
+        if level == socket.IPPROTO_UDP and option in self.without:
+            raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+        super().setsockopt(level, option, *value)
+
+    def sendto(self, data: bytes, *rest: Any) -> int:  # type: ignore[override]
+        self.longest_sent = max(self.longest_sent, len(data))
+        return super().sendto(data, *rest)
+
+    def sendmsg(self, buffers: Any, control: Any = (), *rest: Any) -> int:
+        self.longest_sent = max(self.longest_sent, sum(map(len, buffers)))
+        known = [one for one in control if one[0] != socket.IPPROTO_UDP or one[1] not in self.without]
+        return super().sendmsg(buffers, known, *rest)
+
+    def recvmsg(self, *sizes: int) -> Any:
+        received = super().recvmsg(*sizes)
+        self.longest_received = max(self.longest_received, len(received[0]))
+        return received
+
+
+@pytest.mark.parametrize(
+    "without",
+    [{udp._UDP_SEGMENT}, {udp._UDP_GRO}, {udp._UDP_SEGMENT, udp._UDP_GRO}],
+    ids=["gso", "gro", "gso-gro"],
+)
+async def test_where_the_kernel_has_no_gso_or_gro_packets_go_both_ways_singly(
+    monkeypatch: pytest.MonkeyPatch, without: set[int]
+) -> None:
+    """UDP_SEGMENT came with Linux 4.18, UDP_GRO with 5.0."""
+    kernel: list[OldKernel] = []
+
+    def open_socket(*arguments: Any) -> socket.socket:
+        kernel.append(OldKernel(fileno=sockets.open_socket(*arguments).detach()))
+        kernel[-1].without = frozenset(without)
+        return kernel[-1]
+
+    monkeypatch.setattr(udp, "open_socket", open_socket)
+    received = Received(), Received()
+    one, two = (
+        NatSocket.open(address, 0, on_ike=came.on_ike, on_esp=came.on_esp)
+        for address, came in zip((ONE, TWO), received, strict=True)
+    )
+    packets = [ESP + bytes([n]) * 100 for n in range(100)]
+    expected = [*(("esp", packet) for packet in packets), ("ike", b"message")]
+    with closing(one), closing(two):
+        for sender, receiver, came in ((one, two, received[1]), (two, one, received[0])):
+            sender.send_batch(packets, receiver.local)
+            sender.send_ike(b"message", receiver.local)
+            await came.count(len(expected))
+            assert [(kind, data) for kind, data, _ in came.all] == expected
+            assert not sender.all_drops()
+    for each in kernel:
+        assert (each.longest_sent == len(packets[0])) is (udp._UDP_SEGMENT in without)
+        assert each.longest_received == len(packets[0])
 
 
 class RefusesJoined:
