@@ -215,6 +215,6 @@ class KernelEsp(Case):
 
 CASES: tuple[Case, ...] = (
     *(KernelEsp(suite) for suite in SUITES),
-    *(KernelEsp(suite, esn=True) for suite in ("aes-gcm", "aes-cbc-sha256")),
+    *(KernelEsp(suite, esn=True) for suite in SUITES),
     KernelEsp("aes-gcm", ipv6=True),
 )
