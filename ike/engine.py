@@ -33,6 +33,7 @@ from ike.host import Configure, Host, Informational, Rewrite
 from ike.life import LifeKind, Subscriber
 from ike.numbers import ExchangeType
 from ike.reauthentication import path_of
+from ike.receiving import receive
 from ike.sa import IkeSa, initiate
 from ike.selectors import SelectorRegistry, TrafficSelectors
 from ike.session import Session
@@ -110,7 +111,7 @@ class IkeEngine:
             else:
                 host.drop(DropReason.MALFORMED)
         elif (sa := self._find(header)) is not None:
-            sa.receive(header, data, path, now)
+            receive(sa, header, data, path, now)
         else:
             host.drop(DropReason.UNKNOWN_SPI)
             self._strays.receive_unknown(header, data, path, now)

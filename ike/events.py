@@ -100,6 +100,8 @@ class DropReason(StrEnum):
     """Answered with a cookie; no state was made."""
     UNAUTHENTICATED_ERROR = "unauthenticated_error"
     UNUSABLE_ANSWER = "unusable_answer"
+    UNSENDABLE_ANSWER = "unsendable_answer"
+    """What our connections have to say in IKE_SA_INIT fits into no message."""
     UNPROTECTED = "unprotected"
     FRAGMENT_REFUSED = "fragment_refused"
     """Not both ends have announced fragmentation (RFC 7383 2.3)."""

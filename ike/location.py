@@ -159,7 +159,7 @@ class Location:
     def _resend(self, now: float) -> None:
         """What waits for its answer is sent on the new path, and has all its tries again."""
         for sa in (self._session.current, *self._session.others):
-            sa.resend(now)
+            sa.sender.resend(now)
 
     def commit(self, sa: IkeSa, outcome: Outcome, now: float) -> None:
         """What an exchange on `sa` has found out about addresses."""

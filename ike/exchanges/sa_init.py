@@ -17,7 +17,7 @@ from ike.child import ke_groups
 from ike.config import Connection, Path
 from ike.crypto.kex import KeyExchange, KeyExchangeError
 from ike.crypto.keymat import derive_ike_keys
-from ike.errors import ParseError, SchemaError
+from ike.errors import LocalError, ParseError, SchemaError
 from ike.events import Direction, DropReason, FailureReason
 from ike.exchanges.auth import Authenticate
 from ike.exchanges.credentials import announced_hashes, hash_announcement, wants_raw_key, why_no_auth
@@ -60,7 +60,7 @@ class InitiateSa(Exchange):
         self._followed = 0
         self._hint: tuple[FailureReason, str] | None = None
 
-    def request(self, sa: IkeSa, now: float) -> Sequence[Payload] | None:
+    def request(self, sa: IkeSa, now: float) -> Sequence[Payload]:
         if self._group not in self._key_exchanges:
             key_exchange = KeyExchange(self._group)
             self._key_exchanges[self._group] = key_exchange, key_exchange.generate(sa.host.entropy)
@@ -103,14 +103,12 @@ class InitiateSa(Exchange):
         may_retry = self._rounds < sa.host.settings.max_init_rounds
         if cookie and may_retry and 0 < len(cookie.data) <= MAX_COOKIE_OCTETS:
             if cookie.data != self._cookie:
-                self._cookie = cookie.data
-                self._retry(sa, now)
+                self._retry(sa, cookie.data, self._group, now)
             return
         if error and error.notify_type == NotifyType.INVALID_KE_PAYLOAD and may_retry:
             group = group_asked_for(error, ke_groups(self._offered), self._key_exchanges)
             if group is not None:
-                self._group = group
-                self._retry(sa, now)
+                self._retry(sa, self._cookie, group, now)
                 return
         sa.host.drop(DropReason.UNAUTHENTICATED_ERROR)
         if error:
@@ -119,9 +117,16 @@ class InitiateSa(Exchange):
             name = name_of(NotifyType, error.notify_type)
             self._hint = reason, f"IKE_SA_INIT was answered with {name} (unauthenticated)"
 
-    def _retry(self, sa: IkeSa, now: float) -> None:
+    def _retry(self, sa: IkeSa, cookie: bytes, group: int, now: float) -> None:
+        """The request as the peer seems to want it. If that fits into no message, the one in flight stays."""
         self._rounds += 1
-        sa.replace_request(MESSAGE_ID, self, now)
+        in_flight = self._cookie, self._group
+        self._cookie, self._group = cookie, group
+        try:
+            sa.sender.replace_request(MESSAGE_ID, self, self.request(sa, now), now)
+        except LocalError:
+            self._cookie, self._group = in_flight
+            sa.host.drop(DropReason.UNUSABLE_ANSWER)
 
     def _on_answer(self, sa: IkeSa, message: Message, path: Path, now: float) -> None:
         if self._followed >= MAX_CANDIDATES:
@@ -131,7 +136,7 @@ class InitiateSa(Exchange):
             sa.host.drop(DropReason.UNUSABLE_ANSWER)
             return
         self._followed += 1
-        sa.stop_retransmission(MESSAGE_ID)
+        sa.sender.stop_retransmission(MESSAGE_ID)
         sa.session.follow(candidate)
         candidate.start(Authenticate(self._connection), now)
 

@@ -16,7 +16,7 @@ from ike.config import Path
 from ike.cookies import CookieJar
 from ike.crypto.keymat import derive_ike_keys
 from ike.directory import Admission
-from ike.errors import ParseError, SchemaError
+from ike.errors import LocalError, ParseError, SchemaError
 from ike.events import Direction, DropReason
 from ike.exchanges.credentials import announced_hashes
 from ike.exchanges.key_exchange import answer_key_exchange
@@ -31,6 +31,7 @@ from ike.numbers import ExchangeType, NotifyType, ProtocolId
 from ike.proposals import select_proposal
 from ike.sa import IkeSa
 from ike.session import Session
+from ike.states import IkeSaState
 from ike.timers import TimerKind
 from ike.wire.message import NO_SPI, Message
 from ike.wire.payloads import KePayload, NoncePayload, NotifyPayload, Payload, SaPayload, VendorIdPayload
@@ -51,7 +52,8 @@ class InitResponder:
         if known:
             # The same packet again: the same response again, or none once IKE_AUTH went wrong (RFC 7296 2.1).
             host.drop(DropReason.RETRANSMITTED_REQUEST)
-            known.repeat_init_response(path)
+            if known.state is IkeSaState.CONNECTING:
+                known.sender.repeat_response(MESSAGE_ID, path)
             return
         if digest in host.completed_inits:
             host.drop(DropReason.OLD_RETRANSMISSION)
@@ -75,6 +77,10 @@ class InitResponder:
                 self._respond(message, digest, path, now)
             except Refused as refused:
                 self._refuse(message, refused.notify, path, now)
+            except LocalError:
+                # Nothing is registered before the response is sealed.
+                host.drop(DropReason.UNSENDABLE_ANSWER)
+                self._refuse(message, NotifyPayload(NotifyType.NO_PROPOSAL_CHOSEN), path, now)
 
     def _refuse(self, request: Message, notify: NotifyPayload, path: Path, now: float) -> None:
         """One notify, no state, the responder's SPI left zero."""
@@ -125,7 +131,7 @@ class InitResponder:
         sa.fragment_octets = fragment_octets
         keys = derive_ike_keys(chosen, nonce_i.data, nonce_r.data, shared, message.spi_i, spi_r)
         sa.use_keys(chosen, keys)
-        response = sa.respond(message, payloads, path, now)
+        response = sa.sender.send_response(message, payloads, path, now)
         sa.init = InitMaterial(message.raw, response, nonce_i.data, nonce_r.data)
         host.register_ike_sa(sa)
         host.half_open[digest] = sa
