@@ -28,7 +28,7 @@ from .cases.case import Case, CheckError, Evidence, Lab, UnsupportedError
 from .containers import ContainerDaemon
 from .ladder import ladder
 from .lanes import Lanes
-from .networks import PREFIX, remove_leftovers
+from .networks import PREFIX, remove_leftovers, remove_scratch
 from .packages import DOCKER, cache_folder, ensure_roots, install_tools, locked
 from .page import write_page
 from .processes import Interrupted, LabError, signals_unwind, tail_of, time_limit
@@ -94,6 +94,7 @@ def run_cases(cases: list[Case], report: Path, lanes: int) -> int:
     with locked(STATE / "lock"):
         install_tools()
         remove_leftovers()
+        remove_scratch()
         ensure_roots({root for case in cases for root in case.roots})
         print(
             f"lab ready after {time.monotonic() - began:.1f} s; {len(cases)} cases, {lanes} lanes", flush=True
@@ -118,6 +119,7 @@ def run_cases(cases: list[Case], report: Path, lanes: int) -> int:
                 if result["result"] != "passed":
                     print_failure(result, folder / case.name)
 
+            stack.callback(remove_scratch)
             stack.callback(remove_leftovers)
             order = by_length(cases, read_seconds())
             aside = [number for number in order if cases[number].is_patient] if lanes > 1 else []

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 from typing import Self
 
@@ -128,6 +130,12 @@ def remove_leftovers(prefix: str = PREFIX) -> None:
         for path in sorted(NAMES.iterdir()):
             if path.name.startswith(prefix):
                 remove_namespace(path.name)
+
+
+def remove_scratch() -> None:
+    """Remove the temporary folders of a run that was killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_namespace(name: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
@@ -15,15 +16,22 @@ from typing import Any
 
 REPORT = Path("build/interop.json")
 STABILITY = Path("build/interop-stability.json")
+SECOND_ATTEMPT = re.compile("second attempt")
 
 
 def compare(runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The cases whose verdict or peer is not the same in every run: name, and what each run had."""
+    """The cases whose verdict or peer is not the same in every run, or that needed a second attempt: name, and what
+    each run had.
+    """
     found: dict[str, list[list[str] | None]] = {}
     for number, results in enumerate(runs):
         for result in results:
             seen = found.setdefault(result["name"], [None] * len(runs))
-            seen[number] = [result["result"], result["peer_version"]]
+            seen[number] = [
+                result["result"],
+                result["peer_version"],
+                *SECOND_ATTEMPT.findall(str(result["evidence"])),
+            ]
     return [
         {"name": name, "runs": seen} for name, seen in found.items() if any(one != seen[0] for one in seen)
     ]

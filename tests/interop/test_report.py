@@ -83,6 +83,8 @@ def test_runs_that_agree_have_no_differences_and_others_name_the_case() -> None:
     assert compare([RESULTS, RESULTS, list(reversed(RESULTS))]) == []
     assert [one["name"] for one in compare([RESULTS, other])] == ["a"]
     assert [one["name"] for one in compare([RESULTS, RESULTS[:-1]])] == ["e"]
+    again = RESULTS[0] | {"evidence": ["at the second attempt, alone; the first: a ping was lost"]}
+    assert [one["name"] for one in compare([RESULTS, [again, *RESULTS[1:]]])] == [again["name"]]
     assert record([RESULTS], [1.23], [0])["runs"] == [
         {"seconds": 1.2, "exit_code": 0, "cases": 5, "passed": 3}
     ]
