@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -228,6 +229,71 @@ def test_a_killed_side_that_starts_again_heals_by_itself(pes: tuple[Pe, Pe]) -> 
     wait_until(lambda: bool(pe2.status()["peers"][0]["children"]), "pe2 brings back what was up")
     answered(pe1.red, "10.1.0.1", "10.2.0.1", 2)
     answered(pe2.red, "10.2.0.1", "10.1.0.1", 3)
+    assert len(pe1.status()["peers"][0]["sessions"]) == 1
+
+
+def answered_in_the_end(netns: str, source: str, destination: str) -> None:
+    """Where the peer takes less than is sent to it, packets of all VRFs are lost in its one queue of ESP."""
+    pinger = Pinger(netns, source)
+    numbers = itertools.count(100)
+
+    def is_answered() -> bool:
+        pinger.send(destination, next(numbers))
+        pinger.receive()
+        return bool(pinger.answered)
+
+    try:
+        wait_until(is_answered, f"{netns}: any answer from {destination}")
+    finally:
+        pinger.close()
+
+
+@contextlib.contextmanager
+def flooded(netns: str, destination: str) -> Iterator[None]:
+    """Somebody in the namespace sends as fast as he can."""
+    is_over = threading.Event()
+    sender = in_namespace(netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    sender.setblocking(False)
+
+    def send() -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(BlockingIOError):
+                sender.sendto(bytes(200), (destination, 9))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+        sender.close()
+
+
+def test_a_child_of_one_vrf_is_rekeyed_while_the_other_vrf_is_flooded(pes: tuple[Pe, Pe]) -> None:
+    pe1, pe2 = pes
+
+    def reds(pe: Pe) -> set[str]:
+        (peer,) = pe.status()["peers"]
+        return {one["spi_in"] for one in peer["children"] if one["name"] == "red/standard"}
+
+    def unread() -> int:
+        """What the queues of pe1's devices had no room for; only blue is flooded."""
+        return int(pe1.status()["counters"]["sockets"].get("tun_queue", 0))
+
+    for netns in (pe1.red, pe1.blue):
+        answered(netns, "10.1.0.1", "10.2.0.1", 1)
+    (first,) = reds(pe1)
+    with flooded(pe1.blue, "10.2.0.1"):
+        wait_until(lambda: unread() > 0, "more comes into blue than pe1 takes")
+        before, lost = packets_in(pe2, "blue/0"), unread()
+        call(pe1.control, "rekey", {"peer": "pe2", "child": "red/standard"})
+        wait_until(lambda: bool(reds(pe1) - {first}), "red has a new SA")
+        wait_until(lambda: first not in reds(pe1), "and the old one no longer", seconds=40)
+        answered_in_the_end(pe1.red, "10.1.0.1", "10.2.0.1")
+        answered_in_the_end(pe2.red, "10.2.0.1", "10.1.0.1")
+        assert unread() > lost, "flooded all the time"
+        assert packets_in(pe2, "blue/0") > before, "and blue is served too"
     assert len(pe1.status()["peers"][0]["sessions"]) == 1
 
 
