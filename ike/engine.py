@@ -159,19 +159,19 @@ class IkeEngine:
     def rekey_child(self, session: int, spi_in: bytes, now: float) -> None:
         """A child that is being rekeyed or deleted already is left alone."""
         if found := self._established(session, now):
-            found.rekey_child(spi_in)
+            found.children.rekey(spi_in)
             found.pump(now)
 
     def delete_child(self, session: int, spi_in: bytes, now: float) -> None:
         """ChildSaClosed comes when the peer has answered."""
         if found := self._established(session, now):
-            found.delete_child(spi_in, CloseReason.DELETED_LOCALLY)
+            found.children.delete(spi_in, CloseReason.DELETED_LOCALLY)
             found.pump(now)
 
     def expire_child(self, session: int, spi_in: bytes, now: float) -> None:
         """The hard lifetime of a child's ESP SAs has come: delete it (RFC 4301 4.4.2.1)."""
         if found := self._established(session, now):
-            found.delete_child(spi_in, CloseReason.LIFETIME)
+            found.children.delete(spi_in, CloseReason.LIFETIME)
             found.pump(now)
 
     def rekey_ike_sa(self, session: int, now: float) -> None:

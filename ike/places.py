@@ -1,4 +1,4 @@
-"""Who has the places of a connection that stands for several peers, and when one is free (RFC 4301 4.4.3).
+"""How many may be there: sessions of one identity (RFC 7296 2.4), identities of one connection (RFC 4301 4.4.3).
 
 Must not know messages. A place is an identity's, with however many sessions; nobody who answers ever loses his.
 """
@@ -18,7 +18,37 @@ from ike.wire.identity import Identity
 if TYPE_CHECKING:
     from ike.session import Session
 
-__all__ = ["make_room", "why_no_place"]
+__all__ = ["end_other_sessions", "make_room", "why_no_place"]
+
+
+def end_other_sessions(session: Session, now: float, *, is_only_one: bool) -> None:
+    """INITIAL_CONTACT: the peer has forgotten the others. Without it the oldest go if there are too many.
+
+    A Delete goes out in both cases: in the first for if they crossed. Peers that prove no identity are not
+    told apart by one (RFC 7619 2.3): those at this address are asked whether they are still there.
+    """
+    if session.peer_id is None:
+        return
+    others = [
+        other
+        for other in session.host.sessions_with(session.peer_id)
+        if other is not session and other.local_id == session.local_id and _is_same_place(session, other)
+    ]
+    if session.peer_id == Identity.null():
+        for other in others:
+            other.liveness.check()
+            other.pump(now)
+        return
+    others.sort(key=lambda other: other.established_at or 0.0, reverse=True)
+    limit = 0 if is_only_one else session.host.settings.max_sessions_per_identity - 1
+    detail = "the peer started afresh" if is_only_one else "too many with the same identities"
+    for other in others[limit:]:
+        other.end(Close(CloseReason.REPLACED, detail, (delete_ike_sa(),)), now)
+
+
+def _is_same_place(one: Session, other: Session) -> bool:
+    """Nobody in particular is told apart by its address."""
+    return one.peer_id != Identity.null() or one.current.path.peer[0] == other.current.path.peer[0]
 
 
 def why_no_place(host: Host, connection: Connection, peer_id: Identity) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ike import succession
 from ike.config import Path
 from ike.errors import ParseError, SchemaError
 from ike.events import Direction, DropReason, FailureReason
@@ -87,7 +88,7 @@ def _process_request(sa: IkeSa, opened: Opened, path: Path, now: float) -> None:
             sa.give_up(f"the peer sent a malformed request: {error}", now)
         return
     if not any(delete.protocol == ProtocolId.IKE for delete in message.all(DeletePayload)):
-        sa.session.note_request_on(sa, now)
+        succession.on_request(sa, now)
     outcome = respond(sa, message, story, path)
     if sa.answer(message, outcome.response, path, now):
         sa.commit(outcome, now)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
+from ike import succession
 from ike.config import Connection, Path
 from ike.crypto.algorithms import selected
 from ike.crypto.keymat import IkeKeys
@@ -212,19 +213,19 @@ class IkeSa:
             session.note_auth_lifetime(outcome.auth_lifetime_s, now)
         session.location.commit(self, outcome, now)
         if outcome.add:
-            session.add_child(outcome.add, now)
+            session.children.add(outcome.add, now)
         if outcome.establish and session.replaces is not None:
             recreate_children(session, now)
         for closed in outcome.close:
-            session.close_child(closed.spi_in, closed.reason)
+            session.children.close(closed.spi_in, closed.reason)
         for spi_out in outcome.early_deletes:
-            session.note_early_delete(spi_out)
+            session.children.note_early_delete(spi_out)
         for deleted in outcome.delete:
-            session.delete_child(deleted.spi_in, deleted.reason)
+            session.children.delete(deleted.spi_in, deleted.reason)
         if outcome.successor:
-            session.on_successor(self, outcome.successor, now)
+            succession.on_successor(self, outcome.successor, now)
         if outcome.rekey_failed:
-            session.on_rekey_failed(self, now)
+            succession.on_rekey_failed(self, now)
         for exchange in outcome.start:
             session.queue(exchange)
         for event in outcome.events:
@@ -242,7 +243,7 @@ class IkeSa:
         """The peer or we close this IKE SA. Whether the session goes with it depends on who carries it."""
         session = self.session
         if self is session.current and self.peer_successor:
-            session.on_rekey_failed(self, now)
+            succession.on_rekey_failed(self, now)
         if self is session.current and not session.is_over:
             session.end(what, now)
         elif self.state is not IkeSaState.CLOSED:

@@ -71,7 +71,7 @@ class Strays:
         except ParseError:
             return
         session = self._session_with(path)
-        if notify and session and session.child_by_spi_out(notify.data):
+        if notify and session and session.children.by_spi_out(notify.data):
             session.liveness.check()
             session.pump(now)
 

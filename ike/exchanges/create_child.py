@@ -359,7 +359,7 @@ def respond_create_child(sa: IkeSa, message: Message) -> Outcome:
     terms = terms.seen_from_here(sa.path, sa.nat, tsi_is_local=False)
     rekey = message.notify(NotifyType.REKEY_SA)
     session = sa.session
-    old = session.child_by_spi_out(rekey.spi) if rekey else None
+    old = session.children.by_spi_out(rekey.spi) if rekey else None
     ask = Ask.REKEY_CHILD if rekey else Ask.CREATE_CHILD
     if sa.judge(ask, old.sa.spi_in if old else None) is Verdict.TEMPORARY_FAILURE or (old and old.fate):
         raise Refused(NotifyType.TEMPORARY_FAILURE, "busy with the same SA")

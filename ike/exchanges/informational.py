@@ -184,7 +184,7 @@ def respond_informational(sa: IkeSa, message: Message, path: Path) -> Outcome:
     answered: list[bytes] = []
     unknown: list[bytes] = []
     for spi_out in (spi for delete in deletes if delete.protocol == ProtocolId.ESP for spi in delete.spis):
-        child = sa.session.child_by_spi_out(spi_out)
+        child = sa.session.children.by_spi_out(spi_out)
         if child is None:
             unknown.append(spi_out)
             continue

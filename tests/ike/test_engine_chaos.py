@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from ike import succession
+from ike.children import Children
 from ike.events import ChildSaEstablished, CloseReason
 from ike.exchanges.create_child import CreateChildSa
 from ike.exchanges.exchange import NOTHING, Outcome
@@ -67,14 +69,14 @@ def _wrong(monkeypatch: pytest.MonkeyPatch, where: object, name: str, value: obj
 
 def responder_sends_at_once(patch: pytest.MonkeyPatch) -> None:
     """A responder of a rekey uses the new child before the initiator can have it."""
-    real = Session.add_child
+    real = Children.add
 
-    def add_child(self: Session, what: Any, now: float) -> None:
+    def add(self: Children, what: Any, now: float) -> None:
         from dataclasses import replace
 
         real(self, replace(what, use_outbound=True), now)
 
-    _wrong(patch, Session, "add_child", add_child)
+    _wrong(patch, Children, "add", add)
 
 
 def no_window(patch: pytest.MonkeyPatch) -> None:
@@ -101,7 +103,7 @@ def forgets_retries(patch: pytest.MonkeyPatch) -> None:
 
 def ignores_early_deletes(patch: pytest.MonkeyPatch) -> None:
     """A Delete that overtakes the grant of its child."""
-    _wrong(patch, Session, "note_early_delete", lambda self, spi_out: None)
+    _wrong(patch, Children, "note_early_delete", lambda self, spi_out: None)
 
 
 def keeps_spis(patch: pytest.MonkeyPatch) -> None:
@@ -122,14 +124,14 @@ def compares_no_nonces(patch: pytest.MonkeyPatch) -> None:
 
 def deletes_only_the_old_one(patch: pytest.MonkeyPatch) -> None:
     """The Delete of a child does not reach what its rekey, in flight, makes of it."""
-    real = Session.delete_child
+    real = Children.delete
 
-    def delete_child(self: Session, spi_in: bytes, reason: CloseReason) -> None:
+    def delete(self: Children, spi_in: bytes, reason: CloseReason) -> None:
         real(self, spi_in, reason)
-        if spi_in in self.children:
-            self.children[spi_in].is_unwanted = False
+        if spi_in in self:
+            self[spi_in].is_unwanted = False
 
-    _wrong(patch, Session, "delete_child", delete_child)
+    _wrong(patch, Children, "delete", delete)
 
 
 def sends_on_what_it_deletes(patch: pytest.MonkeyPatch) -> None:
@@ -147,13 +149,13 @@ def sends_on_what_it_deletes(patch: pytest.MonkeyPatch) -> None:
 
 def ends_without_the_successor(patch: pytest.MonkeyPatch) -> None:
     """An IKE SA that ends while its rekey is in flight forgets what that makes at the peer."""
-    real = Session.on_successor
+    real = succession.on_successor
 
-    def on_successor(self: Session, old: Any, made: Any, now: float) -> None:
-        if not self.is_over:
-            real(self, old, made, now)
+    def on_successor(old: Any, made: Any, now: float) -> None:
+        if not old.session.is_over:
+            real(old, made, now)
 
-    _wrong(patch, Session, "on_successor", on_successor)
+    _wrong(patch, succession, "on_successor", on_successor)
 
 
 def loses_creates(patch: pytest.MonkeyPatch) -> None:

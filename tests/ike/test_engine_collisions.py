@@ -140,7 +140,7 @@ def test_rekey_of_a_child_that_is_unknown_makes_a_new_one() -> None:
     """Right forgot the child without a word: left drops its half silently and asks for another."""
     pair, _ = established()
     host = pair.right.engine._host
-    host.sessions[pair.right.session].close_child(only_child(pair.right).spi_in, CloseReason.LIFETIME)
+    host.sessions[pair.right.session].children.close(only_child(pair.right).spi_in, CloseReason.LIFETIME)
     lost = only_child(pair.left).spi_in
     pair.left.engine.rekey_child(pair.left.session, lost, pair.now)
     pair.run(5)

@@ -48,7 +48,7 @@ def two_children_of_which_the_first_cannot_be_rekeyed() -> tuple[Pair, bytes, by
 
 
 def set_busy(pair: Pair, spi_in: bytes, *, is_busy: bool = True) -> None:
-    child = session_of(pair.right).child_by_spi_out(spi_in)
+    child = session_of(pair.right).children.by_spi_out(spi_in)
     assert child is not None
     child.is_deleting = is_busy
 
@@ -73,7 +73,7 @@ def test_series_of_temporary_failures_ends_when_the_child_goes_before_the_retry(
 
 def test_series_of_temporary_failures_ends_with_another_error() -> None:
     pair, first, second = two_children_of_which_the_first_cannot_be_rekeyed()
-    child = session_of(pair.right).child_by_spi_out(first)
+    child = session_of(pair.right).children.by_spi_out(first)
     assert child is not None
     child.sa = replace(child.sa, local_ts=child.sa.peer_ts)
     set_busy(pair, first, is_busy=False)
@@ -208,7 +208,7 @@ def test_sessions_with_other_identities_do_not_count() -> None:
 
 def test_peer_that_rekeys_and_never_deletes_is_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
     pair, _ = established(right={"max_children": 2})
-    monkeypatch.setattr(session_of(pair.left), "delete_child", lambda spi_in, reason: None)
+    monkeypatch.setattr(session_of(pair.left).children, "delete", lambda spi_in, reason: None)
     for _ in range(3):
         pair.left.engine.rekey_child(pair.left.session, list(pair.left.children)[-1], pair.now)
         pair.run(0.5)
