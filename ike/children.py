@@ -48,7 +48,7 @@ class Children(Mapping[bytes, Child]):
         child, sa, session = what.child, what.child.sa, self._session
         self._children[sa.spi_in] = child
         self._host.register_child(sa.spi_in, session)
-        session.note_success()
+        session.requests.note_success()
         config, timers = child.config, self._host.timers
         if config.rekey_s is not None:
             at = now + self._host.shortened(config.rekey_s, config.rekey_jitter)
@@ -57,7 +57,7 @@ class Children(Mapping[bytes, Child]):
             timers.set(now + config.hard_s, TimerKind.CHILD_HARD, session, sa.spi_in)
         self._expect_end(what.replaces, CloseReason.REKEYED, now)
         self._expect_end(what.outlives, CloseReason.REDUNDANT, now)
-        for exchange in session.requests():
+        for exchange in session.requests:
             if isinstance(exchange, RekeyChildSa) and exchange.spi_in == what.replaces and not sa.is_creator:
                 exchange.rival = sa
         self._host.emit(
@@ -85,8 +85,8 @@ class Children(Mapping[bytes, Child]):
         child, session = self.get(spi_in), self._session
         if child is None or child.is_deleting or child.fate:
             return
-        if not any(isinstance(e, RekeyChildSa) and e.spi_in == spi_in for e in session.requests()):
-            session.queue(RekeyChildSa(spi_in))
+        if not any(isinstance(e, RekeyChildSa) and e.spi_in == spi_in for e in session.requests):
+            session.requests.put(RekeyChildSa(spi_in))
 
     # --- deleted
 
@@ -100,7 +100,7 @@ class Children(Mapping[bytes, Child]):
             return
         child.is_deleting = True
         self._cancel_timers(spi_in)
-        self._session.queue(DeleteChildSa(spi_in, reason))
+        self._session.requests.put(DeleteChildSa(spi_in, reason))
         self._note_deletion_begun(child, reason)
 
     def expire(self, spi_in: bytes) -> None:
@@ -110,7 +110,7 @@ class Children(Mapping[bytes, Child]):
 
     def note_early_delete(self, spi_out: bytes) -> None:
         """The peer deletes what we have not: perhaps the grant of one of our requests is still on its way."""
-        for exchange in self._session.requests():
+        for exchange in self._session.requests:
             if isinstance(exchange, MakeChildSa):
                 exchange.note_early_delete(spi_out)
 

@@ -153,32 +153,32 @@ class IkeEngine:
                 raise LocalError(f"no child {child} on this IKE SA of {found.name}")
             if found.needs_lease:
                 raise LocalError(f"{found.name} has not asked for an address that the child could be for")
-            found.queue(CreateChildSa(child, trigger))
-            found.pump(now)
+            found.requests.put(CreateChildSa(child, trigger))
+            found.requests.pump(now)
 
     def rekey_child(self, session: int, spi_in: bytes, now: float) -> None:
         """A child that is being rekeyed or deleted already is left alone."""
         if found := self._established(session, now):
             found.children.rekey(spi_in)
-            found.pump(now)
+            found.requests.pump(now)
 
     def delete_child(self, session: int, spi_in: bytes, now: float) -> None:
         """ChildSaClosed comes when the peer has answered."""
         if found := self._established(session, now):
             found.children.delete(spi_in, CloseReason.DELETED_LOCALLY)
-            found.pump(now)
+            found.requests.pump(now)
 
     def expire_child(self, session: int, spi_in: bytes, now: float) -> None:
         """The hard lifetime of a child's ESP SAs has come: delete it (RFC 4301 4.4.2.1)."""
         if found := self._established(session, now):
             found.children.delete(spi_in, CloseReason.LIFETIME)
-            found.pump(now)
+            found.requests.pump(now)
 
     def rekey_ike_sa(self, session: int, now: float) -> None:
         """IkeSaRekeyed comes when the new IKE SA is there; a rekey that is under way is left alone."""
         if found := self._established(session, now):
             found.rekey_ike_sa()
-            found.pump(now)
+            found.requests.pump(now)
 
     def reauthenticate(self, session: int, now: float) -> None:
         """Open a session that replaces this one, children and all (RFC 7296 2.8.3).
@@ -218,7 +218,7 @@ class IkeEngine:
         """Ask the peer for a sign of life, unless a request is under way already."""
         if found := self._established(session, now):
             found.liveness.check()
-            found.pump(now)
+            found.requests.pump(now)
 
     def send_notify(self, session: int, notifies: Sequence[NotifyPayload], now: float) -> int:
         """Send notifies in an INFORMATIONAL request. Returns the token of the NotifyAnswered to come.
@@ -229,8 +229,8 @@ class IkeEngine:
             raise LocalError(f"notifies of more than {MAX_NOTIFY_OCTETS} octets")
         self._tokens += 1
         if found := self._established(session, now):
-            found.queue(SendNotify(self._tokens, notifies))
-            found.pump(now)
+            found.requests.put(SendNotify(self._tokens, notifies))
+            found.requests.pump(now)
         else:
             self._host.emit(NotifyAnswered(session, self._tokens, None))
         return self._tokens
@@ -249,8 +249,8 @@ class IkeEngine:
         """
         self._tokens += 1
         if (found := self._established(session, now)) and self.can_probe(session, message_octets):
-            found.queue(SendProbe(self._tokens, notify_type, message_octets))
-            found.pump(now)
+            found.requests.put(SendProbe(self._tokens, notify_type, message_octets))
+            found.requests.pump(now)
         else:
             self._host.emit(ProbeAnswered(session, self._tokens, None))
         return self._tokens

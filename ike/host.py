@@ -200,7 +200,7 @@ class Host:
             "half_open": len(self.half_open),
             "completed_inits": len(self.completed_inits),
             "timers": len(self.timers),
-            "requests": sum(1 for session in self.sessions.values() for _ in session.requests()),
+            "requests": sum(1 for session in self.sessions.values() for _ in session.requests),
             "incomplete_octets": self.reassembly_budget.used_octets,
         }
 

@@ -64,8 +64,8 @@ class Liveness:
 
     def check(self) -> None:
         """Ask, unless a request is under way: that is a check already."""
-        if not any(True for _ in self._session.requests()):
-            self._session.queue(LivenessCheck())
+        if not any(True for _ in self._session.requests):
+            self._session.requests.put(LivenessCheck())
 
     def handle_timer(self, now: float) -> None:
         liveness_s = self._liveness_s

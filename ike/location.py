@@ -151,10 +151,10 @@ class Location:
         self.change += 1
         is_other = path != session.current.path
         self.take(path)
-        session.queue_latest(UpdateAddresses(self.change))
+        session.requests.put_latest(UpdateAddresses(self.change))
         if is_other:
             self._resend(now)
-        session.pump(now)
+        session.requests.pump(now)
 
     def _resend(self, now: float) -> None:
         """What waits for its answer is sent on the new path, and has all its tries again."""
@@ -189,7 +189,7 @@ class Location:
             self.move(news.path, now, news.nat)
             return
         self.take(news.path)
-        self._session.queue_latest(CheckRoutability(self.change, news.path, news.nat))
+        self._session.requests.put_latest(CheckRoutability(self.change, news.path, news.nat))
 
     def _on_peer_addresses(self, path: Path, now: float) -> None:
         """The peer, which may not move us, has told its addresses over `path`; perhaps the one in use is gone."""
@@ -242,8 +242,8 @@ class Location:
             # The exception of RFC 4555 3.5: what cannot be used any more is replaced without being asked to.
             self.move(other, now)
             self._resend(now)
-        self._session.queue_latest(AnnounceAddresses())
-        self._session.pump(now)
+        self._session.requests.put_latest(AnnounceAddresses())
+        self._session.requests.pump(now)
 
     def on_answer(self, path: Path, transmissions: int, now: float) -> None:
         """An authentic answer came over `path` to a request that was sent so often.

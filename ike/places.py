@@ -37,7 +37,7 @@ def end_other_sessions(session: Session, now: float, *, is_only_one: bool) -> No
     if session.peer_id == Identity.null():
         for other in others:
             other.liveness.check()
-            other.pump(now)
+            other.requests.pump(now)
         return
     others.sort(key=lambda other: other.established_at or 0.0, reverse=True)
     limit = 0 if is_only_one else session.host.settings.max_sessions_per_identity - 1
@@ -66,7 +66,7 @@ def why_no_place(host: Host, connection: Connection, peer_id: Identity) -> str:
     sessions = [one for place in places.values() for one in place.values()]
     other = min(sessions, key=lambda one: one.liveness.heard_at)
     other.liveness.check()
-    other.pump(host.now)
+    other.requests.pump(host.now)
     if connection.max_peers > 1:
         return f"all {connection.max_peers} places of {connection.name} are taken"
     holder = other.peer_id.text() if other.peer_id else "somebody"

@@ -100,14 +100,14 @@ def recreate_children(new: Session, now: float) -> None:
     for child in children:
         if child.sa.name in usable:
             in_use = TrafficSelectors(child.sa.local_ts, child.sa.peer_ts)
-            new.queue(CreateChildSa(child.sa.name, in_use if names[child.sa.name] > 1 else None))
+            new.requests.put(CreateChildSa(child.sa.name, in_use if names[child.sa.name] > 1 else None))
     host.timers.set(now + host.settings.reauth_overlap_s, TimerKind.REAUTH, new)
 
 
 def _finish(new: Session, now: float) -> None:
     """The old session may go when nothing is asked for any more: both ends have had time to move over."""
     host = new.host
-    if any(isinstance(exchange, CreateChildSa) for exchange in new.requests()):
+    if any(isinstance(exchange, CreateChildSa) for exchange in new.requests):
         host.timers.set(now + host.settings.reauth_overlap_s, TimerKind.REAUTH, new)
         return
     old = host.sessions.get(new.replaces) if new.replaces is not None else None

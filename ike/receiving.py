@@ -60,7 +60,7 @@ def _receive_request(sa: IkeSa, header: Header, data: bytes, path: Path, now: fl
     elif (opened := _open(sa, data, now)) is not None:
         _heard(sa, path, now)
         _process_request(sa, opened, path, now)
-        sa.session.pump(now)
+        sa.session.requests.pump(now)
 
 
 def _expected_exchanges(sa: IkeSa) -> tuple[ExchangeType, ...]:
@@ -119,8 +119,8 @@ def _complain_of_id(sa: IkeSa, data: bytes, now: float) -> None:
     message = _parse(sa, data)
     if message and sa.opener.is_authentic(message, sa.keyed.protection):
         message_id = message.message_id.to_bytes(4, "big")
-        sa.session.queue(Complain(NotifyPayload(NotifyType.INVALID_MESSAGE_ID, message_id)))
-        sa.session.pump(now)
+        sa.session.requests.put(Complain(NotifyPayload(NotifyType.INVALID_MESSAGE_ID, message_id)))
+        sa.session.requests.pump(now)
 
 
 def _receive_response(sa: IkeSa, header: Header, data: bytes, path: Path, now: float) -> None:
@@ -140,7 +140,7 @@ def _receive_response(sa: IkeSa, header: Header, data: bytes, path: Path, now: f
         sa.sender.stop_retransmission(header.message_id)
         _process_response(sa, request.exchange, opened, path, now)
         sa.say_last_words(now)
-        sa.session.pump(now)
+        sa.session.requests.pump(now)
 
 
 def _process_response(sa: IkeSa, exchange: Exchange, opened: Opened, path: Path, now: float) -> None:
@@ -166,7 +166,7 @@ def _process_response(sa: IkeSa, exchange: Exchange, opened: Opened, path: Path,
         return
     outcome = exchange.on_response(sa, message, story, now)
     if outcome.retry is None:
-        sa.session.note_end(exchange)
+        sa.session.requests.note_end(exchange)
     sa.commit(outcome, now)
 
 

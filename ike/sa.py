@@ -227,7 +227,7 @@ class IkeSa:
         if outcome.rekey_failed:
             succession.on_rekey_failed(self, now)
         for exchange in outcome.start:
-            session.queue(exchange)
+            session.requests.put(exchange)
         for event in outcome.events:
             self.host.emit(event)
         if outcome.is_finished:
@@ -237,7 +237,7 @@ class IkeSa:
         elif outcome.end:
             self._close(outcome.end, now)
         if outcome.retry:
-            self.commit(session.retry_later(outcome.retry.exchange, now), now)
+            self.commit(session.requests.retry_later(outcome.retry.exchange, now), now)
 
     def _close(self, what: Close, now: float) -> None:
         """The peer or we close this IKE SA. Whether the session goes with it depends on who carries it."""

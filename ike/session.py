@@ -1,12 +1,11 @@
-"""A session: an IKE SA and those that replace it by rekey, its children, its waiting requests (RFC 7296 2.8).
+"""A session: what lasts while IKE SAs replace each other by rekey; how it begins and ends (RFC 7296 2.4, 2.8).
 
-Children belong to the session, so a rekey of the IKE SA moves all of them at once. Must not know octets, keys
-or Message IDs.
+Must not know octets, keys or Message IDs. What it is made of has modules: children, requests, location, liveness.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from ike import reauthentication
@@ -20,19 +19,17 @@ from ike.events import (
     IkeSaFailed,
     SessionSnapshot,
 )
-from ike.exchanges.exchange import Close, Establish, Exchange, Fail, Outcome
+from ike.exchanges.exchange import Close, Establish, Exchange, Fail
 from ike.exchanges.informational import delete_ike_sa
-from ike.exchanges.mobike import UpdateAddresses
 from ike.exchanges.rekey_ike import RekeyIkeSa
 from ike.host import Host
 from ike.limits import RateLimit
 from ike.liveness import Liveness
 from ike.location import Location
-from ike.numbers import ExchangeType
 from ike.places import end_other_sessions, make_room
+from ike.requests import Requests
 from ike.states import IkeSaState
 from ike.timers import TimerKind
-from ike.waiting import RequestQueue
 from ike.wire.identity import Identity
 
 if TYPE_CHECKING:
@@ -56,6 +53,7 @@ class Session:
         self.is_opener = is_opener
         self.others: list[IkeSa] = []
         self.candidates: list[IkeSa] = []
+        self.requests = Requests(self)
         self.children = Children(self)
         self.local_id: Identity | None = None
         self.peer_id: Identity | None = None
@@ -71,10 +69,6 @@ class Session:
         """The session that goes when this one has its children: its ends authenticate again."""
         self.announced_s: float | None = None
         """Within what time the peer wants us to authenticate again (RFC 4478)."""
-        self._waiting = RequestQueue()
-        self._put_off: list[Exchange] = []
-        """What the peer has answered by TEMPORARY_FAILURE: each has its RETRY timer."""
-        self._refused_since: float | None = None
         self.complaints = RateLimit(host.settings.complaints_per_s)
 
     @property
@@ -133,68 +127,6 @@ class Session:
                 for spi_in in self.children
             ),
         )
-
-    # --- requests of ours
-
-    def queue(self, exchange: Exchange) -> None:
-        """Let a request wait for the window; `pump` sends it."""
-        self._waiting.put(exchange)
-
-    def queue_latest(self, exchange: Exchange) -> None:
-        """The same for a request that makes those of its kind pointless which still wait."""
-        self._waiting.put_latest(exchange)
-
-    def requests(self) -> Iterator[Exchange]:
-        """All of ours that wait, for the window or for another try, or are in flight."""
-        yield from self._waiting
-        yield from self._put_off
-        for sa in (self.current, *self.others):
-            yield from sa.requests.exchanges
-
-    def pump(self, now: float) -> None:
-        """Send what the window allows.
-
-        While the IKE SA is being rekeyed nothing new starts (RFC 7296 1.3.2).
-        """
-        while (exchange := self._waiting.take(self.current.requests.exchanges, self._may_start)) is not None:
-            if not self.current.start(exchange, now):
-                self.note_end(exchange)
-
-    def _may_start(self, exchange: Exchange) -> bool:
-        current = self.current
-        if current.state is not IkeSaState.ESTABLISHED or not current.requests.is_open:
-            return False
-        if current.peer_successor or current.is_rekeying:
-            return False
-        # A replaced IKE SA may wait for a Delete that does not come before the peer knows where we are.
-        return isinstance(exchange, UpdateAddresses) or not self.others
-
-    def retry_later(self, exchange: Exchange, now: float) -> Outcome:
-        """The peer said TEMPORARY_FAILURE: again after a while, but not for ever (RFC 7296 2.25)."""
-        settings = self.host.settings
-        if self._refused_since is None:
-            self._refused_since = now
-        if now - self._refused_since >= settings.temporary_failure_limit_s:
-            detail = "the peer has answered TEMPORARY_FAILURE for too long"
-            return Outcome(end=Close(CloseReason.OUT_OF_SYNC, detail, (delete_ike_sa(),)))
-        delay = settings.temporary_failure_retry_s
-        at = now + delay + self.host.shortened(delay, 1.0)
-        self._put_off.append(exchange)
-        self.host.timers.set(at, TimerKind.RETRY, self, exchange)
-        return Outcome()
-
-    def note_end(self, exchange: Exchange) -> None:
-        """It will not be retried, whatever its answer was: what the peer refuses later is another story."""
-        if exchange.exchange_type is ExchangeType.CREATE_CHILD_SA:
-            self.note_success()
-
-    def note_success(self) -> None:
-        self._refused_since = None
-
-    def rekey_ike_sa(self) -> None:
-        """Unless that is under way (RFC 7296 2.8)."""
-        if not any(isinstance(exchange, RekeyIkeSa) for exchange in self.requests()):
-            self.queue(RekeyIkeSa())
 
     # --- life
 
@@ -260,6 +192,11 @@ class Session:
         if connection.ike_hard_s is not None:
             timers.set(now + connection.ike_hard_s, TimerKind.IKE_HARD, self)
 
+    def rekey_ike_sa(self) -> None:
+        """Unless that is under way (RFC 7296 2.8)."""
+        if not any(isinstance(exchange, RekeyIkeSa) for exchange in self.requests):
+            self.requests.put(RekeyIkeSa())
+
     def follow(self, candidate: IkeSa) -> None:
         """One answer to our IKE_SA_INIT is worth an IKE_AUTH."""
         self.candidates.append(candidate)
@@ -279,7 +216,7 @@ class Session:
         self._drop_candidates(but=sa)
         connection = self.connection or what.connection
         name = connection.name if connection else ""
-        self._lose_requests()
+        self.requests.lose_all()
         self.host.emit(IkeSaFailed(self.number, name, what.reason, what.detail, self.replaces))
         self._forget()
 
@@ -300,7 +237,7 @@ class Session:
         self.is_over = True
         for spi_in in list(self.children):
             self.children.close(spi_in, CloseReason.IKE_SA_CLOSED)
-        self._lose_requests()
+        self.requests.lose_all()
         self.host.emit(IkeSaClosed(self.number, self.name, what.reason, what.detail))
         self._forget()
         for sa in self.others:
@@ -318,16 +255,8 @@ class Session:
             self.others.remove(sa)
         if self.is_over:
             return
-        outcomes = [exchange.on_lost(sa, session_is_over=False) for exchange in sa.requests.exchanges]
-        self._waiting.put_back([again for outcome in outcomes for again in outcome.start])
-        self.pump(now)
-
-    def _lose_requests(self) -> None:
-        for exchange in list(self.requests()):
-            for event in exchange.on_lost(self.current, session_is_over=True).events:
-                self.host.emit(event)
-        self._waiting.clear()
-        self._put_off = []
+        self.requests.take_over(sa)
+        self.requests.pump(now)
 
     def _forget(self) -> None:
         self.host.timers.cancel_all(self)
@@ -354,6 +283,5 @@ class Session:
             case TimerKind.CHILD_HARD, bytes(spi_in):
                 self.children.expire(spi_in)
             case TimerKind.RETRY, Exchange():
-                self._put_off.remove(detail)
-                self.queue(detail)
-        self.pump(now)
+                self.requests.retry(detail)
+        self.requests.pump(now)

@@ -73,7 +73,7 @@ class Strays:
         session = self._session_with(path)
         if notify and session and session.children.by_spi_out(notify.data):
             session.liveness.check()
-            session.pump(now)
+            session.requests.pump(now)
 
     def receive_esp(self, spi: bytes, path: Path, now: float) -> bool:
         """An ESP packet with an SPI that no child of ours has.
@@ -90,8 +90,8 @@ class Strays:
             return True
         if _is_being_made(session, spi) or not session.complaints.allows(now):
             return False
-        session.queue(Complain(notify))
-        session.pump(now)
+        session.requests.put(Complain(notify))
+        session.requests.pump(now)
         return True
 
     def _session_with(self, path: Path) -> Session | None:
@@ -113,4 +113,4 @@ def is_hint(header: Header) -> bool:
 
 def _is_being_made(session: Session, spi: bytes) -> bool:
     """The peer may send as soon as it has granted the child, and its grant may still be under way."""
-    return any(isinstance(each, MakeChildSa) and each.is_for(spi) for each in session.requests())
+    return any(isinstance(each, MakeChildSa) and each.is_for(spi) for each in session.requests)

@@ -81,7 +81,7 @@ def _succeed(old: IkeSa, made: Successor, now: float) -> None:
     session.current = new
     session.others.append(old)
     old.become(IkeSaState.REKEYED)
-    session.note_success()
+    session.requests.note_success()
     session.start_lifetime(now)
     session.host.emit(IkeSaRekeyed(session.number, old.spi_i, old.spi_r, new.spi_i, new.spi_r))
     if made.is_ours:

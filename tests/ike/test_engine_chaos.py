@@ -14,7 +14,7 @@ from ike.events import ChildSaEstablished, CloseReason
 from ike.exchanges.create_child import CreateChildSa
 from ike.exchanges.exchange import NOTHING, Outcome
 from ike.host import Host
-from ike.session import Session
+from ike.requests import Requests
 from ike.states import COLLISIONS, Ask, Doing
 from ike.testing.invariants import InvariantError
 from ike.testing.pair import Side
@@ -98,7 +98,7 @@ def answers_afresh(patch: pytest.MonkeyPatch) -> None:
 
 def forgets_retries(patch: pytest.MonkeyPatch) -> None:
     """What is answered TEMPORARY_FAILURE is given up without a word."""
-    _wrong(patch, Session, "retry_later", lambda self, exchange, now: Outcome())
+    _wrong(patch, Requests, "retry_later", lambda self, exchange, now: Outcome())
 
 
 def ignores_early_deletes(patch: pytest.MonkeyPatch) -> None:
