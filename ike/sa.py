@@ -124,7 +124,7 @@ class IkeSa:
         found = {exchange.doing(subject) for exchange in self.requests.exchanges}
         if self.state is IkeSaState.DELETING:
             found.add(Doing.DELETING_IKE_SA)
-        if self.state is IkeSaState.REKEYED or self.peer_successor:
+        if self.peer_successor or self is not self.session.current:
             found.add(Doing.REKEYED_IKE_SA)
         child = self.session.children.get(subject) if subject else None
         if child and child.is_deleting:

@@ -3,7 +3,9 @@
 import pytest
 
 from ike import ChildSaClosed, ChildSaEstablished, CloseReason, IkeSaClosed, IkeSaRekeyed, Path
+from ike.exchanges.rekey_ike import RekeyIkeSa
 from ike.numbers import ExchangeType
+from ike.states import IkeSaState
 from ike.testing.pair import Pair, Side
 from tests.ike.engine_kit import assert_in_sync, established, message, nonce, only_child
 
@@ -312,6 +314,28 @@ def test_redundant_ike_sa_that_went_before_our_answer_came_does_not_stop_the_sur
     pair.left.engine.create_child(pair.left.session, "net", pair.now)
     pair.run(5)
     assert_in_sync(pair, children=2)
+
+
+def test_redundant_ike_sa_that_the_peer_rekeys_does_not_push_the_survivor_aside() -> None:
+    """Right has to delete it (RFC 7296 2.8.1), and asks on it for another one instead."""
+    pair, tap = established()
+    pair.left.entropy.queue(nonce(5), nonce(6))
+    pair.right.entropy.queue(nonce(1), nonce(7))
+    rekey_ike_on_both(pair)
+    tap.hold(message(sent_by=pair.right, exchange=INFORMATIONAL, is_response=False))
+    pair.run(0.5)
+    right = pair.right.engine._host.sessions[pair.right.session]
+    redundant = next(sa for sa in right.others if sa.state is IkeSaState.DELETING)
+    asked = RekeyIkeSa()
+    redundant.sender.send_request(asked, asked.request(redundant, pair.now) or (), pair.now)
+    pair.run(0.5)
+    assert sent(pair.left, "TEMPORARY_FAILURE") == 1
+    assert len(pair.left.all(IkeSaRekeyed)) == 1
+    tap.release(pair)
+    pair.run(60)
+    assert_in_sync(pair, children=1)
+    for side in (pair.left, pair.right):
+        assert len(side.engine._host._ike_sas) == 1
 
 
 def test_child_that_is_deleted_before_its_grant_arrives_is_closed_at_once() -> None:
