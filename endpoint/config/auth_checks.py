@@ -18,6 +18,7 @@ from endpoint.config.model import (
     PeerConfig,
     PskAuthConfig,
     RawKeysConfig,
+    Selectors,
 )
 from endpoint.config.problems import Report, quoted
 from ike.errors import UntrustedError
@@ -25,6 +26,7 @@ from ike.identities import IdentityPattern, parse_peer_name
 from ike.numbers import IdType
 from ike.wire.identity import Identity
 from ike.x509 import check_identity
+from mpls.encapsulation import Encapsulation
 
 SOON_DAYS = 14
 
@@ -44,6 +46,11 @@ def check_auth(config: Config, report: Report) -> None:
                 report.error((*path, "auth", "certificate"), str(error), remedy)
         if peer.identity:
             _check_identity(peer, report, (*path, "identity"))
+        is_plain_ip = peer.selectors is Selectors.PLAIN and peer.encapsulation is Encapsulation.NONE
+        if not is_plain_ip and any(isinstance(proof, NullAuthConfig) for proof in peer.proofs):
+            message = "who proves nothing is granted no label and no class (docs/WIRE.md 8)"
+            remedy = 'let it prove itself, or write selectors = "plain" and encapsulation = "none"'
+            report.error((*path, "selectors"), message, remedy)
 
 
 def _check_identity(peer: PeerConfig, report: Report, path: Path) -> None:

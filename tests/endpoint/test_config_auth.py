@@ -30,7 +30,7 @@ from endpoint.config.locate import Locations
 from endpoint.config.problems import Report
 from endpoint.plan import plan_peers
 from ike import Identity, NullAuth, PeerSignature, PskAuth, SignatureAuth
-from tests.endpoint.config_texts import COMPLETE, SECRET, edited
+from tests.endpoint.config_texts import COMPLETE, PLAIN_IP, SECRET, edited
 from tests.endpoint.pair import NodePair, configuration
 from tests.ike.pki import DAY, NOON, Certified, crl_object, issue, leaf, root, trust
 
@@ -225,7 +225,8 @@ def test_raw_public_keys_are_read() -> None:
 
 
 def test_no_proof_is_read_for_a_peer_without_identity() -> None:
-    text = edited(with_auth("{ null = true }"), '"pe2.example"', '"null"')
+    text = edited(PLAIN_IP, '{ psk_file = "pe2.psk" }', "{ null = true }")
+    text = edited(edited(text, '"branch@example.com"', '"null"'), '["any"]', '["192.0.2.2"]')
     connection = plan_peers(parse(text))[0].connection
     assert (connection.auth, connection.proofs) == (NullAuth(), (NullAuth(),))
     assert connection.local_id == connection.peer_id == Identity.null()
@@ -258,6 +259,7 @@ PROOF_MISTAKES = [
     (with_auth("{ null = true }"), "identity", "proves nothing, and so it has no identity"),
     (edited(TEXT, '"pe2.example"', '"null"'), "identity", "a peer without identity"),
     (with_auth(CERTIFICATE, 'peer_auth = { psk_file = "pe2.psk" }'), "auth.ca", "concerns the peer"),
+    (edited(with_auth("{ null = true }"), '"pe2.example"', '"null"'), "selectors", "granted no label"),
     (with_auth('{ psk_file = "pe2.psk" }', 'peer_auth = { key_file = "pe1.key", ca = "ca.pem" }'),
      "peer_auth.key_file", "is ours"),
     (with_auth('{ psk_file = "pe2.psk" }', "peer_auth = []"), "peer_auth", "has 0 items"),
